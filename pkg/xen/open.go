@@ -1,0 +1,70 @@
+//go:build linux
+
+package xen
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+)
+
+// The devices of drivers/xen that need a module. Neither has an alias by which udev
+// would load it.
+const (
+	gntallocPath   = "/dev/xen/gntalloc"
+	gntallocModule = "xen-gntalloc"
+	evtchnPath     = "/dev/xen/evtchn"
+	evtchnModule   = "xen-evtchn"
+)
+
+// Open opens the devices by which Linux gives a process the hypervisor:
+// /dev/xen/xenbus, /dev/xen/gntalloc and /dev/xen/evtchn. An error says which one is
+// missing or forbidden and what helps; [fs.ErrNotExist] and [fs.ErrPermission] are
+// in it.
+func Open() (*Guest, error) {
+	grants, err := openGntalloc(gntallocPath, gntallocLimit)
+	if err != nil {
+		return nil, err
+	}
+	events := eventDevice{path: evtchnPath}
+	if err := events.check(); err != nil {
+		return nil, errors.Join(err, grants.Close())
+	}
+	store, err := xenstore.Open()
+	if err != nil {
+		return nil, errors.Join(err, grants.Close())
+	}
+	return &Guest{Store: store, Grants: grants, Events: events}, nil
+}
+
+// openDevice opens a device of drivers/xen as a raw descriptor, non-blocking and
+// closed on exec. Raw, since an os.File closes its descriptor when it is collected
+// as garbage, and closing one of these at the wrong moment ends grants in use, or,
+// after a save and restore of the guest, crashes its kernel (evtchn_release).
+func openDevice(path, module string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EINTR {
+			return -1, deviceError(path, module, err)
+		}
+	}
+}
+
+// deviceError adds the remedy to what kept a device from being opened.
+func deviceError(path, module string, err error) error {
+	err = &fs.PathError{Op: "open", Path: path, Err: err}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%w: not a Xen guest, or the module is not loaded (modprobe %s)", err, module)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: run as root, or give this user's group read and write access to it (udev rule)", err)
+	}
+	return err
+}
