@@ -6,8 +6,8 @@ import (
 	"math/bits"
 )
 
-// ErrRange says that a checksum's place or its data lie outside of the frame.
-var ErrRange = errors.New("checksum outside of the frame")
+// ErrChecksumRange says that a checksum's place or its data lie outside of the frame.
+var ErrChecksumRange = errors.New("checksum outside of the frame")
 
 // Checksum returns the Internet checksum of b before its complement (RFC 1071): the
 // ones' complement sum of b's 16-bit big-endian words, an odd last byte padded with
@@ -119,12 +119,12 @@ func complement(sum uint16) uint16 {
 
 // FinishChecksum does what NEEDS_CSUM stands for: it sums up frame from start to its
 // end, the field at start+offset with what is in it, and puts the complement there.
-// It fails with [ErrRange], having changed nothing, if the field is not inside of
+// It fails with [ErrChecksumRange], having changed nothing, if the field is not inside of
 // frame. A caller who knows of padding cuts it off (Headers.End): a sum over padding
 // that is not zero is wrong.
 func FinishChecksum(frame []byte, start, offset int) error {
 	if start < 0 || offset < 0 || start > len(frame) || offset > len(frame)-start-2 {
-		return ErrRange
+		return ErrChecksumRange
 	}
 	binary.BigEndian.PutUint16(frame[start+offset:], complement(Checksum(frame[start:], 0)))
 	return nil
@@ -138,7 +138,7 @@ func FinishChecksumPieces(pieces [][]byte, start, offset int) error {
 		total += len(p)
 	}
 	if start < 0 || offset < 0 || start > total || offset > total-start-2 {
-		return ErrRange
+		return ErrChecksumRange
 	}
 	var s Summer
 	skip := start
