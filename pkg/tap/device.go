@@ -1,0 +1,231 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Errors of this package. They are wrapped with what failed.
+var (
+	// ErrNameTaken says that a link of the wanted name exists already.
+	ErrNameTaken = errors.New("name is taken by another link")
+	// ErrLinkGone says that the link does not exist any more, or not in the network
+	// namespace in which it was made: somebody deleted or moved it.
+	ErrLinkGone = errors.New("link is gone")
+	// ErrQueue says that a queue is not what it must be: not one of this link, or
+	// without the virtio header.
+	ErrQueue = errors.New("not a proper queue of the link")
+	// ErrOffload says that a set of offloads cannot be had.
+	ErrOffload = errors.New("offloads cannot be set")
+	// ErrSetting says that a setting is out of its range.
+	ErrSetting = errors.New("setting out of range")
+	// ErrClosed says that the device or the queue was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// Config is what a TAP is made with.
+type Config struct {
+	// Name is the link's name, see [CheckName]. A pattern such as "xnf%d" takes the
+	// first free number; empty means [DefaultName].
+	Name string
+	// MAC is the link's address; nil leaves it to the kernel, which takes a random one.
+	MAC net.HardwareAddr
+	// MTU in bytes, at most [MaxMTU]; 0 means 1500.
+	MTU int
+	// TxQueueLen is how many frames each queue holds; 0 leaves the kernel's default
+	// (1000). A TAP never pushes back: what exceeds it is dropped and counted in
+	// [Stats].TxDropped.
+	TxQueueLen int
+	// NoUring makes readers and writers use plain reads and writes.
+	NoUring bool
+}
+
+// Device is a TAP link together with its keeper queue and its worker queues.
+type Device struct {
+	ns       namespace
+	keeper   int // descriptor; -1 before it is open
+	index    int
+	accepted Offload
+	uringErr error // why io_uring is not used; nil when it is
+
+	mu      sync.Mutex // guards what follows and the order of changes to the link
+	nl      *netlink.Handle
+	queues  []*Queue
+	carrier bool // wanted
+	closed  bool
+}
+
+// step is a part of Create that can fail and must then leave nothing behind.
+type step struct {
+	name string
+	do   func() error
+}
+
+// Create makes the link, down, with the carrier off, without any worker queue and with
+// all offloads off, in the network namespace of the calling thread. On an error
+// nothing is left behind. A taken name is [ErrNameTaken], a bad one [ErrName], a bad
+// setting [ErrSetting]. It needs CAP_NET_ADMIN.
+func Create(cfg Config) (*Device, error) {
+	return create(cfg, func(string) error { return nil })
+}
+
+// create is Create with a look in after each step, which tests fail on purpose.
+func create(cfg Config, after func(step string) error) (*Device, error) {
+	if cfg.Name == "" {
+		cfg.Name = DefaultName
+	}
+	if err := CheckName(cfg.Name, true); err != nil {
+		return nil, fmt.Errorf("create link: %w", err)
+	}
+	// The link, its descriptors and the netlink socket must be of one namespace.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	d := &Device{keeper: -1}
+	for _, s := range d.createSteps(cfg) {
+		err := s.do()
+		if err == nil {
+			err = after(s.name)
+		}
+		if err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	return d, nil
+}
+
+func (d *Device) createSteps(cfg Config) []step {
+	return []step{
+		{"namespace", func() (err error) { d.ns, err = currentNamespace(); return err }},
+		{"netlink", d.openNetlink},
+		{"link", func() (err error) { d.keeper, d.index, err = openKeeper(d.nl, cfg.Name); return err }},
+		{"header", func() error { return setHeader(d.keeper) }},
+		{"detach", func() error { return detachQueue(d.keeper) }},
+		{"check", func() error { _, err := checkQueue(d.keeper, true); return err }},
+		{"carrier", d.applyCarrier},
+		{"offload", func() (err error) { d.accepted, err = probeOffload(d.keeper); return err }},
+		{"gso", func() error { return d.SetGSOMaxSize(MaxGSOSize) }},
+		{"mac", func() error { return unlessZero(len(cfg.MAC), func() error { return d.SetMAC(cfg.MAC) }) }},
+		{"mtu", func() error { return unlessZero(cfg.MTU, func() error { return d.SetMTU(cfg.MTU) }) }},
+		{"txqueuelen", func() error {
+			return unlessZero(cfg.TxQueueLen, func() error { return d.SetTxQueueLen(cfg.TxQueueLen) })
+		}},
+		{"uring", func() error { d.uringErr = chooseEngine(cfg, d.keeper); return nil }},
+	}
+}
+
+func unlessZero(setting int, set func() error) error {
+	if setting == 0 {
+		return nil
+	}
+	return set()
+}
+
+func (d *Device) openNetlink() error {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	d.nl = nl
+	return nil
+}
+
+// Name is the link's name now; somebody may have renamed it since it was made. It is
+// empty when the link is gone.
+func (d *Device) Name() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name, _, err := queueInfo(d.keeper)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// Index is the link's interface index.
+func (d *Device) Index() int { return d.index }
+
+// UringError says why readers and writers of this device use plain reads and writes;
+// nil means that they use io_uring.
+func (d *Device) UringError() error { return d.uringErr }
+
+// SetCarrier sets whether the link's cable is plugged in (TUNSETCARRIER): without a
+// carrier Linux drops what it would send before it reaches a queue. A link without a
+// worker queue has no carrier, whatever is set here; it gets it with its first queue.
+func (d *Device) SetCarrier(on bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	before := d.carrier
+	d.carrier = on
+	if err := d.applyCarrier(); err != nil {
+		d.carrier = before
+		return err
+	}
+	return nil
+}
+
+// applyCarrier makes the link's carrier what is wanted. The kernel refuses a carrier
+// without an attached queue (tun_net_change_carrier) but leaves it on when the last
+// one goes.
+func (d *Device) applyCarrier() error {
+	value := 0
+	if d.carrier && len(d.queues) > 0 {
+		value = 1
+	}
+	if err := unix.IoctlSetPointerInt(d.keeper, unix.TUNSETCARRIER, value); err != nil {
+		return fmt.Errorf("set carrier: %w", err)
+	}
+	return nil
+}
+
+// Close closes the queues and the keeper and removes the link, even when another
+// process holds descriptors of it. The goroutines that work on the queues must have
+// stopped. A second Close does nothing.
+func (d *Device) Close() error {
+	return d.end(true)
+}
+
+// Release closes this process's descriptors of the link and leaves the link alone: it
+// lives on when another process holds one of them, and goes when none does.
+func (d *Device) Release() error {
+	return d.end(false)
+}
+
+func (d *Device) end(remove bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	var errs []error
+	for i := len(d.queues) - 1; i >= 0; i-- {
+		errs = append(errs, d.queues[i].closeDescriptor())
+	}
+	d.queues = nil
+	if d.keeper >= 0 {
+		name, _, gone := queueInfo(d.keeper)
+		if err := unix.Close(d.keeper); err != nil {
+			errs = append(errs, fmt.Errorf("close keeper queue: %w", err))
+		}
+		d.keeper = -1
+		if remove && gone == nil {
+			errs = append(errs, d.removeLink(name))
+		}
+	}
+	if d.nl != nil {
+		d.nl.Close()
+	}
+	if d.ns.handle.IsOpen() {
+		errs = append(errs, d.ns.close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,194 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// MaxFrame is the longest frame in bytes that a Xen ring carries, from the
+	// destination address to the end of the payload, VLAN tags included
+	// (the 16-bit size of netif_tx_request).
+	MaxFrame = 65535
+	// MaxMTU keeps an untagged and a singly tagged frame within MaxFrame: Linux lets
+	// a VLAN link have the MTU of the link below it. (A TAP itself would take 65521.)
+	MaxMTU = MaxFrame - EthernetHeader - tagSize
+	// MinMTU is the kernel's least MTU of a TAP (MIN_MTU of drivers/net/tun.c).
+	MinMTU = 68
+	// MaxGSOSize keeps super-frames within MaxFrame. Linux segments a frame itself
+	// when its length, Ethernet header and in-band tags included, reaches
+	// gso_max_size (gso_features_check of net/core/dev.c); a tag beside the frame is
+	// put in after that check.
+	MaxGSOSize = MaxFrame - tagSize + 1
+	// ReadRoom is the room in bytes that a buffer needs so that no frame is ever cut:
+	// a TAP cuts without a word. It holds the virtio header and the longest frame
+	// that any setting of the link lets through, which is one with two tags, at the
+	// kernel's own largest MTU.
+	ReadRoom = VirtioHeaderSize + MaxFrame + 2*tagSize
+)
+
+// dumpTries bounds how often a listing that changed while it was read is read again.
+const dumpTries = 8
+
+// Stats are the link's counters as Linux keeps them: Rx is what the writers handed in,
+// Tx what Linux sent towards the readers.
+type Stats struct {
+	RxPackets, RxBytes, RxErrors, RxDropped uint64
+	// TxDropped counts frames for which a queue had no room, or that met no queue.
+	TxPackets, TxBytes, TxErrors, TxDropped uint64
+}
+
+// link finds the device's link. Indices are given out again in time and a
+// link can be moved to another namespace, so the name that the keeper knows must be
+// the name of the link with our index.
+func (d *Device) link() (netlink.Link, error) {
+	if d.closed {
+		return nil, ErrClosed
+	}
+	name, _, err := queueInfo(d.keeper)
+	if err != nil {
+		return nil, err
+	}
+	link, err := d.nl.LinkByIndex(d.index)
+	var missing netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &missing):
+		return nil, fmt.Errorf("look up link %q: %w", name, ErrLinkGone)
+	case err != nil:
+		return nil, fmt.Errorf("look up link %q: %w", name, err)
+	case link.Attrs().Name != name:
+		return nil, fmt.Errorf("look up link %q: %w: its index belongs to %q", name, ErrLinkGone, link.Attrs().Name)
+	}
+	return link, nil
+}
+
+// change finds the link and calls set on it.
+func (d *Device) change(what string, set func(netlink.Link) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	link, err := d.link()
+	if err != nil {
+		return fmt.Errorf("set %s: %w", what, err)
+	}
+	if err := set(link); err != nil {
+		return fmt.Errorf("set %s: %w", what, err)
+	}
+	return nil
+}
+
+// SetUp sets whether the link is administratively up. Writing to a link that is down
+// gives EIO.
+func (d *Device) SetUp(up bool) error {
+	if up {
+		return d.change("link up", d.nl.LinkSetUp)
+	}
+	return d.change("link down", d.nl.LinkSetDown)
+}
+
+// SetMAC sets the link's address, up or down. It must be 6 bytes, unicast, not zero.
+func (d *Device) SetMAC(mac net.HardwareAddr) error {
+	if len(mac) != 6 || mac[0]&1 != 0 || [6]byte(mac) == [6]byte{} {
+		return fmt.Errorf("set MAC address: %w: %q", ErrSetting, mac)
+	}
+	return d.change("MAC address", func(l netlink.Link) error { return d.nl.LinkSetHardwareAddr(l, mac) })
+}
+
+// SetMTU sets the link's MTU in bytes, from [MinMTU] to [MaxMTU].
+func (d *Device) SetMTU(mtu int) error {
+	if mtu < MinMTU || mtu > MaxMTU {
+		return fmt.Errorf("set MTU: %w: %d, want %d to %d", ErrSetting, mtu, MinMTU, MaxMTU)
+	}
+	return d.change("MTU", func(l netlink.Link) error { return d.nl.LinkSetMTU(l, mtu) })
+}
+
+// SetTxQueueLen sets how many frames each queue holds; more are dropped. Frames that
+// wait beyond the new length are dropped too.
+func (d *Device) SetTxQueueLen(frames int) error {
+	if frames < 1 || frames > 1<<16 {
+		return fmt.Errorf("set transmit queue length: %w: %d, want 1 to %d", ErrSetting, frames, 1<<16)
+	}
+	return d.change("transmit queue length", func(l netlink.Link) error { return d.nl.LinkSetTxQLen(l, frames) })
+}
+
+// SetGSOMaxSize limits the super-frames that Linux makes, in bytes, at most
+// [MaxGSOSize], which is also what Create sets. Both of the kernel's limits are set, the
+// one for IPv6 and the one for IPv4; so IPv6 packets over 65535 bytes (BIG TCP) cannot
+// be switched on by accident, and a TAP's own ceiling (tso_max_size, 65536) refuses them
+// if somebody tries.
+//
+// TCP of this machine stays some 320 bytes below the limit (sk_dst_gso_max_size keeps
+// MAX_TCP_HEADER free); forwarded frames can reach it.
+func (d *Device) SetGSOMaxSize(size int) error {
+	if size < 1 || size > MaxGSOSize {
+		return fmt.Errorf("set GSO size: %w: %d, want 1 to %d", ErrSetting, size, MaxGSOSize)
+	}
+	return d.change("GSO size", func(l netlink.Link) error {
+		// A kernel before 6.3 ignores the second: it has only one limit.
+		return errors.Join(d.nl.LinkSetGSOMaxSize(l, size), d.nl.LinkSetGSOIPv4MaxSize(l, size))
+	})
+}
+
+// Addresses are the link's IPv4 and IPv6 addresses that may be announced. IPv6
+// addresses whose uniqueness is still being checked, or failed the check, are left
+// out: they must not be advertised (RFC 4862, section 5.4).
+func (d *Device) Addresses() ([]net.IP, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	link, err := d.link()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var addrs []netlink.Addr
+	for range dumpTries {
+		addrs, err = d.nl.AddrList(link, netlink.FAMILY_ALL)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var ips []net.IP
+	for _, a := range addrs {
+		if a.IPNet != nil && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
+			ips = append(ips, a.IP)
+		}
+	}
+	return ips, nil
+}
+
+// Stats reads the link's counters.
+func (d *Device) Stats() (Stats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	link, err := d.link()
+	if err != nil {
+		return Stats{}, fmt.Errorf("read link counters: %w", err)
+	}
+	s := link.Attrs().Statistics
+	if s == nil {
+		return Stats{}, errors.New("read link counters: netlink gave none")
+	}
+	return Stats{
+		RxPackets: s.RxPackets, RxBytes: s.RxBytes, RxErrors: s.RxErrors, RxDropped: s.RxDropped,
+		TxPackets: s.TxPackets, TxBytes: s.TxBytes, TxErrors: s.TxErrors, TxDropped: s.TxDropped,
+	}, nil
+}
+
+// removeLink deletes the link when it outlived our descriptors: another process holds
+// some, or an io_uring has not let go yet.
+func (d *Device) removeLink(name string) error {
+	link, err := d.nl.LinkByIndex(d.index)
+	if err != nil || link.Attrs().Name != name {
+		return nil // gone
+	}
+	err = d.nl.LinkDel(link)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove link %q: %w", name, err)
+	}
+	return nil
+}

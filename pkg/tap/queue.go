@@ -1,0 +1,256 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/songgao/water"
+	"golang.org/x/sys/unix"
+)
+
+// MaxQueues is the largest number of worker queues: the kernel's 256 (MAX_TAP_QUEUES
+// of drivers/net/tun.c) less the keeper queue.
+const MaxQueues = 255
+
+// tunDevice is the device behind every queue, as /proc/self/fd shows it.
+const tunDevice = "/dev/net/tun"
+
+// Queue is one worker queue of a [Device].
+type Queue struct {
+	device *Device
+	fd     int
+	rings  []*uring // of this queue's readers and writers; guarded by device.mu
+	closed bool     // guarded by device.mu
+}
+
+// SetQueues opens or closes worker queues so that exactly n are attached, and returns
+// them all. Queues that stay keep their frames and descriptors; surplus ones are closed
+// from the end, and what waits in them is lost (the goroutines that work on them must
+// have stopped). On an error the queues are those from before the call, but for a
+// queue that failed to close, which is gone. n over [MaxQueues] is [ErrSetting].
+//
+// Linux spreads flows over the attached queues, and sends a flow's frames to the queue
+// through which frames of that flow came in.
+func (d *Device) SetQueues(n int) ([]*Queue, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	if n < 0 || n > MaxQueues {
+		return d.list(), fmt.Errorf("set queues: %w: %d, want 0 to %d", ErrSetting, n, MaxQueues)
+	}
+	before := len(d.queues)
+	for len(d.queues) < n {
+		q, err := d.openQueue()
+		if err != nil {
+			err = errors.Join(err, d.closeFrom(before), d.applyCarrier())
+			return d.list(), fmt.Errorf("set queues: %w", err)
+		}
+		d.queues = append(d.queues, q)
+	}
+	if err := errors.Join(d.closeFrom(n), d.applyCarrier()); err != nil {
+		return d.list(), fmt.Errorf("set queues: %w", err)
+	}
+	return d.list(), nil
+}
+
+func (d *Device) list() []*Queue { return slices.Clone(d.queues) }
+
+// closeFrom closes the queues from number n on, the last first: the kernel moves its
+// last queue into the place of one that goes, so the others keep their numbers.
+func (d *Device) closeFrom(n int) error {
+	var errs []error
+	for i := len(d.queues) - 1; i >= n; i-- {
+		errs = append(errs, d.queues[i].closeDescriptor())
+		d.queues = d.queues[:i]
+	}
+	return errors.Join(errs...)
+}
+
+// openQueue attaches one more queue. The link can be renamed between the question for
+// its name and the answer's use; then water makes a new link of the old name, which
+// checkQueue sees (it has no virtio header) and closing removes.
+func (d *Device) openQueue() (*Queue, error) {
+	name, _, err := queueInfo(d.keeper)
+	if err != nil {
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
+	fd := -1
+	err = d.ns.run(func() (err error) {
+		fd, err = openWater(name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open queue of link %q: %w", name, err)
+	}
+	if _, err := checkQueue(fd, false); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("open queue of link %q: %w", name, err)
+	}
+	return &Queue{device: d, fd: fd}, nil
+}
+
+// openWater attaches a queue to the link through water and returns its descriptor:
+// non-blocking, closed on exec. What water gets wrong is fenced here:
+//
+//   - It opens without O_CLOEXEC. Its descriptor lives only inside this function,
+//     under the lock that keeps this process from forking meanwhile.
+//   - It leaks the descriptor of an open that fails. The same lock, held alone, makes
+//     sure that the only descriptor which can appear here and look like the leaked
+//     one is the leaked one.
+//   - It cuts long names. Ours come from the kernel, and are checked all the same.
+//   - It clears persistence. The keeper holds the link, which never is persistent.
+//   - It asks for no virtio header. A queue that joins others inherits the link's;
+//     the caller checks.
+func openWater(name string) (int, error) {
+	if err := CheckName(name, false); err != nil {
+		return -1, err
+	}
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	before, err := descriptors()
+	if err != nil {
+		return -1, err
+	}
+	tap, err := water.New(water.Config{
+		DeviceType:             water.TAP,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, MultiQueue: true},
+	})
+	if err != nil {
+		return -1, errors.Join(err, closeLeaked(before))
+	}
+	file, ok := tap.ReadWriteCloser.(*os.File)
+	if !ok {
+		return -1, errors.Join(fmt.Errorf("water holds a %T, not a file", tap.ReadWriteCloser), tap.Close())
+	}
+	fd, err := takeDescriptor(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return -1, err
+	}
+	return fd, nil
+}
+
+// descriptors are this process's open descriptors.
+func descriptors() (map[int]bool, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, fmt.Errorf("list open descriptors: %w", err)
+	}
+	fds := make(map[int]bool, len(entries))
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil {
+			fds[fd] = true
+		}
+	}
+	return fds, nil
+}
+
+// closeLeaked closes what a failed water.New left open: a descriptor that was not there
+// before, of /dev/net/tun, not closed on exec (as everybody else's are), and not
+// attached to any link.
+func closeLeaked(before map[int]bool) error {
+	now, err := descriptors()
+	if err != nil {
+		return err
+	}
+	for fd := range now {
+		if before[fd] {
+			continue
+		}
+		target, err := os.Readlink(filepath.Join("/proc/self/fd", strconv.Itoa(fd)))
+		if err != nil || target != tunDevice {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		if _, _, err := queueInfo(fd); !errors.Is(err, ErrLinkGone) {
+			continue
+		}
+		if err := unix.Close(fd); err != nil {
+			return fmt.Errorf("close the descriptor of a failed open: %w", err)
+		}
+	}
+	return nil
+}
+
+// FD is the queue's descriptor: non-blocking and for polling only (EPOLLIN: a frame
+// waits). It is not known to Go's netpoller, and stays the queue's own. It is -1 after
+// Close.
+func (q *Queue) FD() int {
+	q.device.mu.Lock()
+	defer q.device.mu.Unlock()
+	return q.fd
+}
+
+// Close closes the queue; frames that wait in it are lost. Its reader's and writer's
+// goroutines must have stopped. A second Close does nothing.
+func (q *Queue) Close() error {
+	d := q.device
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.closed {
+		return nil
+	}
+	d.queues = slices.DeleteFunc(d.queues, func(other *Queue) bool { return other == q })
+	return errors.Join(q.closeDescriptor(), d.applyCarrier())
+}
+
+// newRing makes a ring on the queue, or none when the device uses none.
+func (q *Queue) newRing(opcode uint8, depth int) (int, *uring, error) {
+	d := q.device
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.closed {
+		return -1, nil, ErrClosed
+	}
+	if d.uringErr != nil || depth == 1 {
+		return q.fd, nil, nil
+	}
+	ring, err := newUring(opcode, q.fd, depth)
+	if err != nil {
+		return -1, nil, err
+	}
+	q.rings = append(q.rings, ring)
+	return q.fd, ring, nil
+}
+
+// endRing closes a ring of the queue, unless the queue did.
+func (q *Queue) endRing(ring *uring) error {
+	q.device.mu.Lock()
+	defer q.device.mu.Unlock()
+	i := slices.Index(q.rings, ring)
+	if i < 0 {
+		return nil
+	}
+	q.rings = slices.Delete(q.rings, i, i+1)
+	return ring.close()
+}
+
+// closeDescriptor closes the rings first: a ring holds the queue's open file, so the
+// queue would stay attached, and the link alive, until the ring lets go.
+func (q *Queue) closeDescriptor() error {
+	if q.closed {
+		return nil
+	}
+	q.closed = true
+	var errs []error
+	for _, r := range q.rings {
+		errs = append(errs, r.close())
+	}
+	q.rings = nil
+	if err := unix.Close(q.fd); err != nil {
+		errs = append(errs, fmt.Errorf("close queue: %w", err))
+	}
+	q.fd = -1
+	return errors.Join(errs...)
+}
