@@ -56,27 +56,31 @@ func ParseDirectoryPart(payload []byte) (generation string, part []byte, last bo
 	return generation, part, false, nil
 }
 
-// directory lists the children of path. Where the list is too long for servers that
-// cannot give it in parts the error is their E2BIG.
+// directory lists the children of path. Where the list is too long for a server that
+// cannot give it in parts the error is its E2BIG.
 func (t *transaction) directory(ctx context.Context, path string) ([]string, error) {
-	payload, err := t.request(ctx, TypeDirectory, AppendString(nil, path))
-	if err == nil {
-		return ParseStrings(payload)
-	}
-	if !errors.Is(err, ErrTooBig) {
-		return nil, err
-	}
-	var list []byte
-	for done := false; err == nil && !done; {
-		list, done, err = t.directoryOnce(ctx, path, list[:0])
-	}
-	if errors.Is(err, ErrNotSupported) {
-		return nil, fmt.Errorf("%w, and in parts it is %w", ErrTooBig, err)
+	list, err := t.request(ctx, TypeDirectory, AppendString(nil, path))
+	if errors.Is(err, ErrTooBig) {
+		list, err = t.directoryInParts(ctx, path)
+		if errors.Is(err, ErrNotSupported) {
+			err = fmt.Errorf("%w, and in parts %w", ErrTooBig, err)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return ParseStrings(list)
+}
+
+func (t *transaction) directoryInParts(ctx context.Context, path string) ([]byte, error) {
+	var list []byte
+	for {
+		var done bool
+		var err error
+		if list, done, err = t.directoryOnce(ctx, path, list[:0]); done || err != nil {
+			return list, err
+		}
+	}
 }
 
 // directoryOnce reads all parts into list. It is not done when the directory changed

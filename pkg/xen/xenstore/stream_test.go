@@ -1,0 +1,167 @@
+package xenstore
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+)
+
+func TestGarbageEndsTheConnectionWithItsReason(t *testing.T) {
+	whole := AppendMessage(nil, Header{Type: TypeRead, Request: 1}, []byte("value"))
+	for name, test := range map[string]struct {
+		sent  []byte
+		cause error
+		text  string
+	}{
+		"payload too long": {
+			Header{Type: TypeRead, Request: 1, Length: 1 << 30}.Append(nil),
+			ErrMalformed, "READ with 1073741824 bytes of payload",
+		},
+		"text instead of a header": {
+			[]byte("HTTP/1.1 400 Bad Request\r\n"), ErrMalformed, "bytes of payload",
+		},
+		"reply of another type": {
+			AppendMessage(nil, Header{Type: TypeWrite, Request: 1}, []byte(Acknowledgement)),
+			ErrMalformed, "reply WRITE to request READ",
+		},
+		"event without its token": {
+			AppendMessage(nil, Header{Type: TypeWatchEvent}, []byte("/a\x00")), ErrMalformed, "watch event",
+		},
+		"end":                 {nil, io.EOF, "EOF"},
+		"end in a header":     {whole[:5], io.ErrUnexpectedEOF, "unexpected EOF"},
+		"end in a payload":    {whole[:HeaderSize+2], io.ErrUnexpectedEOF, "unexpected EOF"},
+		"end before payload":  {whole[:HeaderSize], io.ErrUnexpectedEOF, "unexpected EOF"},
+		"end after an unsent": {AppendMessage(nil, Header{Type: TypeRead, Request: 9}, nil), io.EOF, "EOF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script(t, func(t *testing.T, c *Client, p *peer) {
+				read := start(func() (string, error) { return c.Read(t.Context(), "/a") })
+				p.expect(TypeRead, "/a\x00")
+				update := startErr(func() error {
+					return c.Update(t.Context(), func(Operations) error { return nil })
+				})
+				p.expect(TypeTransactionStart, "\x00")
+				w, _ := p.watch(c, "/b")
+				if _, err := p.Write(test.sent); err != nil {
+					t.Fatal(err)
+				}
+				p.Close()
+				<-c.Done()
+				for _, err := range []error{
+					(<-read).err, <-update, c.Write(t.Context(), "/after", ""),
+					func() error { _, err := c.Watch(t.Context(), "/after"); return err }(),
+				} {
+					if !errors.Is(err, ErrClosed) || !errors.Is(err, test.cause) || !strings.Contains(err.Error(), test.text) {
+						t.Errorf("call: %v", err)
+					}
+				}
+				if _, open := <-w.Events(); open {
+					t.Error("events of a dead connection")
+				}
+				if err := w.Err(); !errors.Is(err, ErrClosed) || !errors.Is(err, test.cause) {
+					t.Errorf("watch: %v", err)
+				}
+				if err := w.Close(); err != nil {
+					t.Errorf("close watch: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestCloseEndsEveryCallAndMayComeTwice(t *testing.T) {
+	script(t, func(t *testing.T, c *Client, p *peer) {
+		written := startErr(func() error { return c.Mkdir(t.Context(), "/a") })
+		p.expect(TypeMkdir, "/a\x00")
+		unsent := startErr(func() error { return c.Mkdir(t.Context(), "/b") })
+		synctest.Wait()
+		waiting := startErr(func() error { return c.Mkdir(t.Context(), "/c") })
+		synctest.Wait()
+		if err := c.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		for _, ch := range []<-chan error{written, unsent, waiting} {
+			if err := <-ch; !errors.Is(err, ErrClosed) {
+				t.Errorf("call: %v", err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("close again: %v", err)
+		}
+		if _, err := c.Read(t.Context(), "/d"); !errors.Is(err, ErrClosed) {
+			t.Errorf("call after close: %v", err)
+		}
+	})
+}
+
+func TestEachMessageIsOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var writes [][]byte
+		release := make(chan struct{})
+		read, _ := io.Pipe()
+		c := New(stream{read, writerFunc(func(b []byte) (int, error) {
+			<-release // so that the others queue up behind the first
+			writes = append(writes, slices.Clone(b))
+			return len(b), nil
+		}), read})
+		for range 5 {
+			go c.Write(t.Context(), "/a", "value")
+		}
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if len(writes) != 5 {
+			t.Errorf("%d writes for 5 messages", len(writes))
+		}
+		for _, b := range writes {
+			h, err := ParseHeader(b)
+			if err != nil || len(b) != HeaderSize+int(h.Length) {
+				t.Errorf("write of %d bytes: %+v, %v", len(b), h, err)
+			}
+		}
+		c.Close()
+	})
+}
+
+type stream struct {
+	io.Reader
+	io.Writer
+	io.Closer
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestErrorOfWriteIsTheAnswerOfTheDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fault error
+		var written int
+		read, _ := io.Pipe()
+		c := newClient(stream{read, writerFunc(func(b []byte) (int, error) { return written, fault }), read}, MaxPayload-HeaderSize)
+		defer c.Close()
+
+		fault = &fs.PathError{Op: "write", Path: "device", Err: syscall.ENOSPC}
+		if _, err := c.Watch(t.Context(), "/a"); !errors.Is(err, ErrNoSpace) {
+			t.Errorf("watch over quota: %v", err)
+		}
+		if len(c.conn.watches)+len(c.conn.pending)+len(c.conn.watchAcks) != 0 {
+			t.Error("refused watch left something behind")
+		}
+		// The device's buffer holds the header, too.
+		err := c.Write(t.Context(), "/a", strings.Repeat("v", MaxPayload-HeaderSize-len("/a\x00")+1))
+		if !errors.Is(err, ErrTooBig) {
+			t.Errorf("value too long for the device: %v", err)
+		}
+		// A message cut off in the middle is the end, whatever the error.
+		written = 3
+		if err := c.Mkdir(t.Context(), "/a"); !errors.Is(err, ErrClosed) || !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("message cut off: %v", err)
+		}
+	})
+}
