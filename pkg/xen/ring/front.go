@@ -53,6 +53,9 @@ func (f *Front[S]) Put(s *S) {
 	f.state.ReqProd++
 }
 
+// Unpublished is how many requests were put and not pushed.
+func (f *Front[S]) Unpublished() uint32 { return f.state.ReqProd - f.state.Published }
+
 // Push publishes all requests that were put, with one store, and tells whether the
 // backend asked to be notified of them.
 func (f *Front[S]) Push() (notify bool) {

@@ -1,0 +1,74 @@
+package netfront
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+)
+
+const (
+	// maxMTU leaves room for the Ethernet header and one VLAN tag in the largest
+	// frame that a tx request can describe.
+	maxMTU     = tap.MaxMTU
+	minMTU     = tap.MinMTU
+	defaultMTU = 1500
+	// maxQueues is what xen-netfront and netback can do at most in practice; more
+	// would only use up grants.
+	maxQueues = 64
+)
+
+// Config says what a [Device] is to be. The zero value of a field has the meaning
+// that is noted.
+type Config struct {
+	DevID      int      // number of the vif: device/vif/<DevID>
+	TAPName    string   // of the link; empty: the kernel numbers it, xnf0, xnf1, ...
+	TxQueueLen int      // frames that the TAP holds for the ring; 0: 1000
+	MTU        int      // bytes; 0: what the toolstack says, else 1500
+	Queues     int      // queue pairs at most; 0: one for each processor, at most 8
+	Features   Features // what may be negotiated
+	Logger     *zap.Logger
+}
+
+// Validate checks the values that can be checked without a vif.
+func (c *Config) Validate() error {
+	switch {
+	case c.DevID < 0:
+		return fmt.Errorf("devid %d: want 0 or more", c.DevID)
+	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
+		return fmt.Errorf("mtu %d: want %d to %d", c.MTU, minMTU, maxMTU)
+	case c.Queues < 0 || c.Queues > maxQueues:
+		return fmt.Errorf("queues %d: want 1 to %d, or 0 for one per processor", c.Queues, maxQueues)
+	case c.TxQueueLen < 0:
+		return fmt.Errorf("txqueuelen %d: want 0 or more", c.TxQueueLen)
+	}
+	return nil
+}
+
+// withDefaults fills in what does not depend on the vif.
+func (c Config) withDefaults() (Config, error) {
+	if err := c.Validate(); err != nil {
+		return c, err
+	}
+	if c.Queues == 0 {
+		c.Queues = min(defaultMaxQueues, runtime.NumCPU())
+	}
+	if c.Logger == nil {
+		return c, errors.New("no logger")
+	}
+	return c, nil
+}
+
+// mtu is the MTU that the TAP gets.
+func (c *Config) mtu(id identity) int {
+	switch {
+	case c.MTU != 0:
+		return c.MTU
+	case id.mtu != 0:
+		return id.mtu
+	}
+	return defaultMTU
+}

@@ -1,0 +1,316 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+var (
+	errBackendClosed = errors.New("the backend closed the vif")
+	errNoProgress    = errors.New("the backend never looked at the tx ring")
+)
+
+// firstProgress is how long a fresh connection's first frames may stay untouched
+// before the backend is kicked, and again before the connection is given up. Linux
+// netback can lose its first event when both directions share a channel, and then
+// never looks at tx again.
+const firstProgress = 2 * time.Second
+
+// connection makes one connection and serves it to its end. The cause is the error;
+// nothing of the connection is left when it returns.
+func (d *Device) connection(ctx context.Context) error {
+	a, err := findVif(ctx, d.guest.Store, d.cfg.DevID)
+	if errors.Is(err, ErrNoVif) {
+		if err := d.awaitVif(ctx); err != nil {
+			return err
+		}
+		a, err = findVif(ctx, d.guest.Store, d.cfg.DevID)
+	}
+	if err != nil {
+		return err
+	}
+	d.setAddress(a)
+	b, err := openBus(ctx, d.guest.Store, a)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if err := b.reset(ctx); err != nil {
+		if ctx.Err() != nil {
+			d.leave(b)
+		}
+		return err
+	}
+	o, err := readOffer(ctx, b.store, b.backend)
+	if err != nil {
+		return err
+	}
+	agreed, err := negotiate(d.cfg.Features, d.cfg.Queues, o)
+	if err != nil {
+		return err
+	}
+	pairs, err := d.makePairs(&agreed, b.domid)
+	if err != nil {
+		return err
+	}
+	d.setPairs(pairs, agreed)
+	err = d.serve(ctx, b, agreed, o.multiQueue, pairs)
+	return errors.Join(err, d.disconnect(b, pairs))
+}
+
+// awaitVif waits until the toolstack attaches the vif.
+func (d *Device) awaitVif(ctx context.Context) error {
+	w, err := d.guest.Store.Watch(ctx, vifDir)
+	if err != nil {
+		return fmt.Errorf("watch for vif: %w", err)
+	}
+	defer w.Close()
+	d.log.Info("waiting for the vif to be attached")
+	for {
+		if _, err := findVif(ctx, d.guest.Store, d.cfg.DevID); !errors.Is(err, ErrNoVif) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, ok := <-w.Events():
+			if !ok {
+				return fmt.Errorf("watch for vif: %w", w.Err())
+			}
+		}
+	}
+}
+
+// makePairs fits the queues into the grant budget and makes them. Agreed is reduced
+// to what came of it.
+func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error) {
+	limit, err := raise(d.guest.Grants, agreed.queues)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		b, err := plan(agreed.queues, limit)
+		if err != nil {
+			return nil, err
+		}
+		pairs, err := d.tryPairs(b, agreed, backend)
+		if err == nil {
+			if b.Reduced {
+				agreed.missing["full_rings"] = fmt.Sprintf("%d pages needed, %d can be granted", b.Needed, limit)
+				d.log.Warn("reduced to fit the limit of granted pages; raise /sys/module/xen_gntalloc/parameters/limit",
+					zap.Int("limit", limit), zap.Int("needed", b.Needed),
+					zap.Int("queues", b.Queues), zap.Int("buffers", b.Maps))
+			}
+			agreed.queues = b.Queues
+			return pairs, nil
+		}
+		if !errors.Is(err, xen.ErrGrantLimit) {
+			return nil, err
+		}
+		// Others in the guest use the same limit. Half of it, then.
+		limit = b.Used / 2
+	}
+}
+
+// tryPairs makes b.Queues pairs, or none.
+func (d *Device) tryPairs(b Budget, agreed *agreement, backend xen.DomID) (pairs []*pair, err error) {
+	defer func() {
+		if err != nil {
+			for _, p := range pairs {
+				err = errors.Join(err, p.close())
+			}
+			pairs = nil
+		}
+	}()
+	queues, err := d.link.SetQueues(b.Queues)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.configureLink(agreed.Features); err != nil {
+		return nil, err
+	}
+	c := pairConfig{
+		guest: d.guest, backend: backend, features: agreed.Features, maps: b.Maps,
+		oneWorker: runtime.GOMAXPROCS(0) == 1,
+	}
+	for i, q := range queues {
+		p, err := newPair(c, i, q)
+		if err != nil {
+			return pairs, err
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs, nil
+}
+
+// configureLink gives the TAP the offloads and the MTU that the connection can
+// carry.
+func (d *Device) configureLink(f Features) error {
+	var o tap.Offload
+	if f.Csum {
+		o |= tap.OffloadCsum
+	}
+	if f.GSOv4 {
+		o |= tap.OffloadTSO4
+	}
+	if f.GSOv6 {
+		o |= tap.OffloadTSO6
+	}
+	if err := d.link.SetOffload(o & d.link.ProbeOffload()); err != nil {
+		return err
+	}
+	mtu := d.cfg.MTU
+	if !f.SG {
+		mtu = min(mtu, defaultMTU) // a frame is one slot then
+	}
+	return d.link.SetMTU(mtu)
+}
+
+// serve publishes the rings, waits for the backend to connect, and carries frames
+// until something ends the connection.
+func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue bool, pairs []*pair) error {
+	if err := publish(ctx, b.store, b.dir, agreed, multiQueue, pairs); err != nil {
+		return err
+	}
+	// The rx buffers are on the rings before the backend looks at them.
+	failed := make(chan error, 2*len(pairs))
+	if err := b.setState(ctx, netif.StateConnected); err != nil {
+		return err
+	}
+	d.setState(netif.StateInitialised, nil)
+	st, err := b.await(ctx, 0, netif.StateConnected, netif.StateClosing, netif.StateClosed, netif.StateUnknown)
+	if err != nil {
+		return err
+	}
+	if st != netif.StateConnected {
+		return fmt.Errorf("%w: it went to %v instead of Connected", errBackendClosed, st)
+	}
+	for _, p := range pairs {
+		p.start(func(err error) { failed <- err })
+	}
+	if err := d.connected(pairs); err != nil {
+		return err
+	}
+	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(pairs)),
+		zap.Any("features", agreed.Features))
+	return d.monitor(ctx, b, pairs, failed)
+}
+
+// connected turns the carrier on and announces the guest's addresses.
+func (d *Device) connected(pairs []*pair) error {
+	d.setState(netif.StateConnected, nil)
+	if err := d.link.SetCarrier(true); err != nil {
+		return err
+	}
+	frames, err := announcement(d.link, d.id.mac)
+	if err != nil {
+		return err
+	}
+	if len(frames) > 0 {
+		pairs[0].workers[0].inject(frames)
+	}
+	return nil
+}
+
+// monitor waits for the end of a connection, and sees the backend through a rebind.
+func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error) error {
+	look := time.NewTicker(firstProgress)
+	defer look.Stop()
+	fresh := newFreshness(pairs)
+	attached := true
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-failed:
+			return err
+		case <-look.C:
+			if err := fresh.check(); err != nil {
+				return err
+			}
+		case _, ok := <-b.moveWatch.Events():
+			if !ok {
+				return fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
+			}
+			if err := b.moved(ctx); err != nil {
+				return err
+			}
+		case _, ok := <-b.backendWatch.Events():
+			if !ok {
+				return fmt.Errorf("watch of the backend's state: %w", b.backendWatch.Err())
+			}
+			st, err := readState(ctx, b.store, b.backend)
+			if err != nil {
+				return err
+			}
+			if attached, err = d.follow(st, attached, pairs); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// follow acts on the backend's state while we are Connected. InitWait is a netback
+// that was unbound and bound again: it will attach to the same rings, at the index
+// where the last one stopped, so the rings stay.
+func (d *Device) follow(st netif.State, attached bool, pairs []*pair) (bool, error) {
+	d.setBackendState(st)
+	switch st {
+	case netif.StateClosing, netif.StateClosed:
+		return attached, fmt.Errorf("%w: it is %v", errBackendClosed, st)
+	case netif.StateUnknown:
+		// Its directory is gone; the vif's own follows or gets another backend.
+		return attached, fmt.Errorf("%w: its directory is gone", errBackendClosed)
+	case netif.StateInitialising, netif.StateInitWait:
+		if attached {
+			d.log.Info("the backend is being bound anew")
+			return false, d.link.SetCarrier(false)
+		}
+	case netif.StateConnected:
+		if !attached {
+			for _, p := range pairs {
+				for _, w := range p.workers {
+					w.tell(controlKick)
+				}
+			}
+			return true, d.connected(pairs)
+		}
+	}
+	return attached, nil
+}
+
+// disconnect ends a connection: no frame is lost that the backend has, none is sent
+// any more, everything is freed.
+func (d *Device) disconnect(b *bus, pairs []*pair) error {
+	err := d.link.SetCarrier(false)
+	for _, p := range pairs {
+		p.stop()
+	}
+	d.setPairs(nil, agreement{})
+	d.leave(b)
+	for _, p := range pairs {
+		err = errors.Join(err, p.close())
+	}
+	return err
+}
+
+// leave walks the vif to Closed, as far as the backend goes along.
+func (d *Device) leave(b *bus) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
+	defer cancel()
+	if b.moved(ctx) != nil {
+		return // not ours any more, or no directory to write to
+	}
+	if err := b.shut(ctx, stopTimeout); err != nil && !errors.Is(err, errMoved) {
+		d.log.Warn("leaving the vif", zap.Error(err))
+	}
+}

@@ -1,0 +1,94 @@
+package netfront
+
+import "sync/atomic"
+
+// counter names one figure of a queue.
+type counter int
+
+// The figures of a TxQueue and an RxQueue. Frames and bytes are Ethernet frames as
+// the TAP sees them, without the virtio header.
+const (
+	cPackets counter = iota
+	cBytes
+	cSlots            // ring slots, extras among them
+	cBatches          // publications of req_prod
+	cNotifySent       // events raised at the backend
+	cNotifySuppressed // publications that the backend did not want to hear of
+	cEvents           // events received
+	cEventsSpurious   // events that found nothing to do
+	cSuperFrames      // frames handed over with a GSO extra
+	cBounced          // frames copied into maps; the others were read in place
+	cCsumSoftware     // checksums finished here, since they could not be offloaded
+	cSegmented        // super-frames cut here
+	cCsumGuessed      // rx: data_validated frames handed in with a pseudo-header sum
+	cGSOFixup         // rx: super-frames without csum_blank
+	cParked           // tx: times that the queue waited for maps or slots
+	cDropTooBig       // frames that the ring cannot carry
+	cDropMalformed    // frames with headers that do not fit them
+	cDropTapError     // rx: the TAP refused the frame
+	cDropBackendError // rx: the backend answered with an error
+	cDropSlots        // rx: chains of more slots than a frame can have
+	cBackendError     // tx: responses with status ERROR
+	cBackendDropped   // tx: responses with status DROPPED
+	cAnnounced        // frames made here to announce addresses
+	numCounters       // not a counter
+)
+
+var counterNames = [numCounters]string{
+	"packets", "bytes", "slots", "batches", "notify_sent", "notify_suppressed",
+	"events", "events_spurious", "super_frames", "bounced", "csum_software",
+	"segmented", "csum_from_validated", "gso_fixup", "parked", "drop_too_big", "drop_malformed",
+	"drop_tap_error", "drop_backend_error", "drop_slots", "backend_error",
+	"backend_dropped", "announced",
+}
+
+// counters are a queue's figures. The owner adds to its own plain copy and
+// publishes it after each batch; anybody may read what was published.
+type counters struct {
+	own       [numCounters]uint64
+	published [numCounters]atomic.Uint64
+}
+
+func (c *counters) add(k counter, n uint64) { c.own[k] += n }
+
+// publish makes the owner's figures visible.
+func (c *counters) publish() {
+	for k := range c.own {
+		// Only this goroutine stores, so that a load tells whether it must.
+		if c.published[k].Load() != c.own[k] {
+			c.published[k].Store(c.own[k])
+		}
+	}
+}
+
+// snapshot returns the published figures that are not zero, by name.
+func (c *counters) snapshot() map[string]uint64 {
+	m := make(map[string]uint64)
+	for k := range c.published {
+		if v := c.published[k].Load(); v != 0 {
+			m[counterNames[k]] = v
+		}
+	}
+	return m
+}
+
+// gauge is a pool's counts as its owner last published them. The seqlock-free way:
+// one word for each pool, 12 bits for each count, so that a reader never sees counts
+// of two moments.
+type gauge struct{ packed atomic.Uint64 }
+
+const gaugeBits = 12
+
+func (g *gauge) publish(c MapCounts) {
+	v := uint64(c.Free) | uint64(c.Loaded)<<gaugeBits | uint64(c.InFlight)<<(2*gaugeBits) |
+		uint64(c.Quarantined)<<(3*gaugeBits) | uint64(c.Created)<<(4*gaugeBits)
+	if g.packed.Load() != v {
+		g.packed.Store(v)
+	}
+}
+
+func (g *gauge) read() MapCounts {
+	v := g.packed.Load()
+	at := func(i int) uint32 { return uint32(v>>(i*gaugeBits)) & (1<<gaugeBits - 1) }
+	return MapCounts{Free: at(0), Loaded: at(1), InFlight: at(2), Quarantined: at(3), Created: at(4)}
+}

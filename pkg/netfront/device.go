@@ -1,0 +1,147 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+const (
+	// openTimeout bounds what Open asks of xenstore.
+	openTimeout = 10 * time.Second
+	// stopTimeout bounds the farewell to a backend; one that is alive needs a
+	// fraction of it.
+	stopTimeout = 400 * time.Millisecond
+	// Back-off between connections: doubled after each one that did not last.
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 30 * time.Second
+	// lasting is how long a connection must live for the back-off to start anew.
+	lasting = 30 * time.Second
+)
+
+// Device is one vif on one TAP. Run serves it; Status may be called by any goroutine
+// at any time.
+type Device struct {
+	cfg   Config
+	guest *xen.Guest
+	log   *zap.Logger
+	link  *tap.Device
+	id    identity
+
+	mu   sync.Mutex
+	view view // what Status shows; written by Run's goroutine
+}
+
+// Open finds the vif in xenstore and creates its TAP, with the vif's address and
+// MTU, up and without carrier. It does not wait for a backend: a guest must boot
+// when its driver domain is down. It fails with [ErrNoVif] if the toolstack gave the
+// guest no such vif. After an error nothing is left.
+func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	a, err := findVif(ctx, guest.Store, cfg.DevID)
+	if err != nil {
+		return nil, err
+	}
+	id, err := readIdentity(ctx, guest.Store, a)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MTU = cfg.mtu(id)
+	link, err := newLink(cfg, id)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{cfg: cfg, guest: guest, link: link, id: id}
+	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID), zap.String("tap", link.Name()))
+	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
+	return d, nil
+}
+
+// newLink creates the TAP as the kernel's netfront would show the vif.
+func newLink(cfg Config, id identity) (*tap.Device, error) {
+	name := cfg.TAPName
+	if name == "" {
+		name = "xnf%d"
+	}
+	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.MTU, TxQueueLen: cfg.TxQueueLen})
+	if err != nil {
+		return nil, err
+	}
+	if err = link.SetCarrier(false); err == nil {
+		err = link.SetUp(true)
+	}
+	if err != nil {
+		return nil, errors.Join(err, link.Close())
+	}
+	return link, nil
+}
+
+// Name is the TAP's name.
+func (d *Device) Name() string { return d.link.Name() }
+
+// Close removes the TAP. Run must have returned, or not been called.
+func (d *Device) Close() error { return d.link.Close() }
+
+// Run connects to the backend and carries frames until ctx ends, then leaves the
+// vif Closed with every grant and event channel freed, and returns nil. Whatever
+// ends a connection before that (a backend that goes away, restarts or breaks the
+// protocol, a vif that is detached) leads to the next one, at growing intervals;
+// the TAP stays. It returns an error only if xenstore itself is lost.
+func (d *Device) Run(ctx context.Context) error {
+	backoff := backoffMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := d.connection(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(err, xen.ErrClosed) || d.storeLost(err) {
+			d.setState(netif.StateUnknown, err)
+			return fmt.Errorf("vif %d: %w", d.cfg.DevID, err)
+		}
+		if time.Since(began) > lasting {
+			backoff = backoffMin
+		}
+		wait := backoff/2 + rand.N(backoff/2+1)
+		d.setState(netif.StateClosed, err)
+		d.log.Warn("disconnected", zap.String("cause", cause(err)), zap.Error(err), zap.Duration("retry_in", wait))
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		backoff = min(2*backoff, backoffMax)
+	}
+	d.setState(netif.StateClosed, errors.New("stopped"))
+	return nil
+}
+
+// cause names what ended a connection in one word, for logs and metrics.
+func cause(err error) string {
+	switch {
+	case errors.Is(err, ErrViolation):
+		return "violation"
+	case errors.Is(err, errMoved), errors.Is(err, ErrNoVif):
+		return "detached"
+	case errors.Is(err, errBackendClosed):
+		return "backend-closed"
+	case errors.Is(err, errNoProgress):
+		return "no-progress"
+	case errors.Is(err, ErrBudget), errors.Is(err, xen.ErrGrantLimit):
+		return "grants"
+	}
+	return "error"
+}

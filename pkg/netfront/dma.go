@@ -1,0 +1,44 @@
+package netfront
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+)
+
+// newDMA makes a queue's tag and the slab of maps pages of it. A tx tag is
+// read-only to the backend.
+func newDMA(grants xen.Grants, peer xen.DomID, readOnly bool, maps int) (*busdma.Tag, *busdma.Slab, error) {
+	segments := 1
+	if readOnly {
+		segments = txRun
+	}
+	tag, err := busdma.NewTag(grants, busdma.TagConfig{Peer: peer, ReadOnly: readOnly, MaxSegments: segments})
+	if err != nil {
+		return nil, nil, fmt.Errorf("create DMA tag: %w", err)
+	}
+	slab, err := tag.AllocSlab(maps)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("grant %d pages: %w", maps, err), tag.Destroy())
+	}
+	return tag, slab, nil
+}
+
+// closeDMA ends a queue's pool, slab and tag, in the order in which they stand on
+// each other. Pool may be nil.
+func closeDMA(pool *busdma.Pool, slab *busdma.Slab, tag *busdma.Tag) error {
+	if pool != nil {
+		if err := pool.Destroy(); err != nil {
+			return fmt.Errorf("destroy pool: %w", err)
+		}
+	}
+	if err := slab.Free(); err != nil {
+		return fmt.Errorf("free slab: %w", err)
+	}
+	if err := tag.Destroy(); err != nil {
+		return fmt.Errorf("destroy DMA tag: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+)
+
+// Features are what frontend and backend can agree on. In a [Config] they say what
+// may be negotiated, in a [Status] what was.
+type Features struct {
+	SG            bool `json:"sg"`             // frames of several slots, both ways
+	Csum          bool `json:"csum"`           // IPv4 TCP and UDP frames with blank checksums, both ways
+	CsumIPv6      bool `json:"csum_ipv6"`      // the same for IPv6
+	GSOv4         bool `json:"gso_tcpv4"`      // TCP over IPv4 super-frames, both ways
+	GSOv6         bool `json:"gso_tcpv6"`      // TCP over IPv6 super-frames, both ways
+	SplitChannels bool `json:"split_channels"` // an event channel for each direction
+}
+
+// AllFeatures is everything that this package can do.
+func AllFeatures() Features {
+	return Features{SG: true, Csum: true, CsumIPv6: true, GSOv4: true, GSOv6: true, SplitChannels: true}
+}
+
+// offer is what the backend says of itself.
+type offer struct {
+	Features
+	maxQueues  int
+	multiQueue bool // it has a node for the number of queues
+	rxCopy     bool
+}
+
+// defaultMaxQueues is how many queue pairs are asked for at most when the
+// configuration does not say (xen-netfront's and netback's default too).
+const defaultMaxQueues = 8
+
+// errNoRxCopy says that a backend wants page flipping, which this frontend, like
+// every one since 2009, does not do.
+var errNoRxCopy = errors.New("backend does not offer feature-rx-copy")
+
+// readOffer reads the backend's feature nodes. A node that is missing has the
+// protocol's default. The values are the backend's: a nonsensical one counts as
+// missing, except for the number of queues, which is clamped by the caller.
+func readOffer(ctx context.Context, s xenstore.Operations, backend string) (offer, error) {
+	var o offer
+	flag := func(dst *bool, key string) error {
+		v, err := s.Read(ctx, backend+"/"+key)
+		switch {
+		case errors.Is(err, xenstore.ErrNotFound):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the backend's %s: %w", key, err)
+		}
+		*dst = strings.TrimSpace(v) == "1"
+		return nil
+	}
+	o.Csum = true // no node for it: every backend takes blank IPv4 checksums
+	if err := errors.Join(
+		flag(&o.SG, netif.KeySG),
+		flag(&o.CsumIPv6, netif.KeyIPv6Csum),
+		flag(&o.GSOv4, netif.KeyGSOTCPv4),
+		flag(&o.GSOv6, netif.KeyGSOTCPv6),
+		flag(&o.SplitChannels, netif.KeySplitChannels),
+		flag(&o.rxCopy, netif.KeyRxCopy),
+	); err != nil {
+		return o, err
+	}
+	o.maxQueues = 1
+	v, err := s.Read(ctx, backend+"/"+netif.KeyMaxQueues)
+	if err != nil && !errors.Is(err, xenstore.ErrNotFound) {
+		return o, fmt.Errorf("read the backend's %s: %w", netif.KeyMaxQueues, err)
+	}
+	if n, perr := strconv.Atoi(strings.TrimSpace(v)); err == nil && perr == nil && n >= 1 {
+		o.maxQueues, o.multiQueue = n, true
+	}
+	return o, nil
+}
+
+// agreement is the outcome of a negotiation.
+type agreement struct {
+	Features
+	queues  int
+	missing map[string]string // feature to the reason why it is not there
+}
+
+// negotiate decides what both sides can do. Wanted is what the configuration
+// allows, queues the number of pairs it asks for.
+func negotiate(wanted Features, queues int, o offer) (agreement, error) {
+	if !o.rxCopy {
+		return agreement{}, errNoRxCopy
+	}
+	a := agreement{missing: map[string]string{}}
+	pick := func(dst *bool, name string, wanted, offered bool, needs ...string) {
+		switch {
+		case !wanted:
+			a.missing[name] = "switched off in the configuration"
+		case !offered:
+			a.missing[name] = "not offered by the backend"
+		case len(needs) > 0:
+			a.missing[name] = "needs " + strings.Join(needs, " and ")
+		default:
+			*dst = true
+		}
+	}
+	need := func(have bool, name string) []string {
+		if have {
+			return nil
+		}
+		return []string{name}
+	}
+	pick(&a.SG, "sg", wanted.SG, o.SG)
+	pick(&a.Csum, "csum", wanted.Csum, o.Csum)
+	// A TAP has one switch for the checksums of both families, so that without
+	// IPv4's there is nobody to leave IPv6's blank.
+	pick(&a.CsumIPv6, "csum_ipv6", wanted.CsumIPv6, o.CsumIPv6, need(a.Csum, "csum")...)
+	pick(&a.GSOv4, "gso_tcpv4", wanted.GSOv4, o.GSOv4, append(need(a.SG, "sg"), need(a.Csum, "csum")...)...)
+	pick(&a.GSOv6, "gso_tcpv6", wanted.GSOv6, o.GSOv6, append(need(a.SG, "sg"), need(a.CsumIPv6, "csum_ipv6")...)...)
+	pick(&a.SplitChannels, "split_channels", wanted.SplitChannels, o.SplitChannels)
+	a.queues = max(1, min(queues, o.maxQueues))
+	if a.queues < queues {
+		a.missing["queues"] = fmt.Sprintf("%d asked for, the backend offers %d", queues, o.maxQueues)
+	}
+	return a, nil
+}
+
+// boolNode is a feature's value in xenstore.
+func boolNode(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}

@@ -1,0 +1,41 @@
+package netfront
+
+import "fmt"
+
+// freshness watches over the first frames of a connection: a state of Connected is
+// not proof that the backend listens.
+type freshness struct {
+	pairs  []*pair
+	strike []int // per pair: looks at which nothing had been touched; -1 when it is alive
+}
+
+func newFreshness(pairs []*pair) *freshness {
+	return &freshness{pairs: pairs, strike: make([]int, len(pairs))}
+}
+
+// check looks at each pair whose backend has not shown itself. A request that was
+// there at one look and is untouched at the next gets a kick; at the one after that
+// the connection is given up.
+func (f *freshness) check() error {
+	for i, p := range f.pairs {
+		if f.strike[i] < 0 {
+			continue
+		}
+		published := p.tx.requests.Load()
+		if published == 0 {
+			continue
+		}
+		if p.tx.ring.BackendSeen(1) {
+			f.strike[i] = -1
+			continue
+		}
+		f.strike[i]++
+		switch f.strike[i] {
+		case 2:
+			p.workers[0].tell(controlKick)
+		case 3:
+			return fmt.Errorf("queue %d: %w", p.number, errNoProgress)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,259 @@
+package netfront
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
+)
+
+const (
+	// rxBatch and rxBatchBytes bound how many frames go to the TAP at once. Small
+	// frames gain from a batch, super-frames lose by it.
+	rxBatch      = 32
+	rxBatchBytes = 64 << 10
+	// rxRounds bounds the batches of one service call.
+	rxRounds = 8
+	// rxSlots is how many data slots a frame has at most. Nothing that follows the
+	// protocol sends more to a frontend than a backend must take.
+	rxSlots = netif.SlotsMin
+	// rxExtras is how many extras a frame has at most: one of each type.
+	rxExtras = 5
+	// headRoom is the size of a private head: the virtio header, and a frame's
+	// headers at their longest.
+	headRoom = 512
+)
+
+// frameWriter is where an RxQueue's frames go. [tap.Writer] is one, and says what
+// Write promises.
+type frameWriter interface {
+	Write(frames [][]unix.Iovec, res []int32) error
+}
+
+// rxState is the part of an RxQueue that the next process would need, without
+// pointers. An rx response belongs to the request at its own ring position,
+// whatever its id says, so that posted is the id table.
+type rxState struct {
+	ring   ring.FrontState
+	pool   busdma.PoolState
+	posted [busdma.MaxMaps]uint16 // map in each ring slot
+}
+
+// rxPart is one slot's data.
+type rxPart struct {
+	m      *busdma.Map
+	offset int
+	length int
+}
+
+// RxQueue carries frames from the rx ring to the TAP. One goroutine owns it.
+//
+// All its maps are posted at all times, except while their frame is being written:
+// a frame goes from the pages that the backend filled to the TAP in one writev, and
+// the same maps are posted again, in ring order. Only the headers are copied
+// before, since the backend can change the pages until then and the kernel parses
+// what it is given.
+type RxQueue struct {
+	counters
+	state  *rxState
+	ring   *ring.Front[netif.RxSlot]
+	tag    *busdma.Tag
+	slab   *busdma.Slab
+	pool   *busdma.Pool
+	out    frameWriter
+	notify func() error
+	maps   gauge
+
+	heads   []byte // rxBatch private heads of headRoom bytes, not the Go heap's
+	iovecs  []unix.Iovec
+	frames  [][]unix.Iovec
+	lengths []int // of the frames
+	results []int32
+	parts   []rxPart // of the frame at hand
+
+	partial uint32 // responses of a frame whose end is not there yet
+}
+
+// newRxQueue makes a queue whose ring lies in page and whose maps are slab's pages,
+// and fills the ring with them. The queue owns tag, slab and pool from
+// then on.
+func newRxQueue(page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
+	q := &RxQueue{state: new(rxState), tag: tag, slab: slab, out: out, notify: notify}
+	var err error
+	if q.ring, err = ring.NewFront[netif.RxSlot](page, &q.state.ring); err != nil {
+		return nil, fmt.Errorf("make rx ring: %w", err)
+	}
+	if q.heads, err = unix.Mmap(-1, 0, rxBatch*headRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
+		return nil, fmt.Errorf("map rx heads: %w", err)
+	}
+	q.iovecs = make([]unix.Iovec, 0, rxBatch*(rxSlots+1))
+	q.frames = make([][]unix.Iovec, 0, rxBatch)
+	q.lengths = make([]int, 0, rxBatch)
+	q.results = make([]int32, rxBatch)
+	q.parts = make([]rxPart, 0, rxSlots)
+	if q.pool, err = busdma.NewPool(tag, slab, &q.state.pool); err != nil {
+		unix.Munmap(q.heads)
+		return nil, fmt.Errorf("make rx pool: %w", err)
+	}
+	// Consecutive slots get consecutive pages, so that a frame's pages are mostly
+	// one piece of memory.
+	for range slab.Pages() {
+		m, ok := q.pool.Take()
+		if !ok {
+			break
+		}
+		if err := q.post(m); err != nil {
+			return nil, err
+		}
+	}
+	q.ring.Push() // nobody to notify: the backend looks when it attaches
+	q.publish()
+	return q, nil
+}
+
+// post puts m on the ring for the backend to fill.
+func (q *RxQueue) post(m *busdma.Map) error {
+	s, err := q.tag.Load(m, m.Page())
+	if err != nil {
+		return fmt.Errorf("load rx map: %w", err)
+	}
+	if err := q.tag.Publish(m); err != nil {
+		return fmt.Errorf("publish rx map: %w", err)
+	}
+	q.state.posted[q.ring.Produced()&(q.ring.Size()-1)] = uint16(m.Index())
+	slot := netif.RxRequest{ID: uint16(m.Index()), Ref: uint32(s.Ref)}.Slot()
+	q.ring.Put(&slot)
+	return nil
+}
+
+// service hands on the frames that are there, until there are no more or it has
+// done its share. More says that it would go on at once.
+func (q *RxQueue) service() (more bool, err error) {
+	for range rxRounds {
+		waiting, err := q.ring.Responses()
+		if err != nil {
+			return false, violation("rx %v", err)
+		}
+		if waiting == q.partial {
+			return q.ring.NotifyAfter(waiting + 1), nil
+		}
+		if err := q.batch(waiting); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// batch hands a batch of frames out of the waiting responses to the TAP, and posts
+// their maps again.
+func (q *RxQueue) batch(waiting uint32) error {
+	q.iovecs, q.frames, q.lengths = q.iovecs[:0], q.frames[:0], q.lengths[:0]
+	var taken uint32
+	total := 0
+	q.partial = 0
+	for taken < waiting && len(q.frames) < rxBatch && total < rxBatchBytes {
+		f, next, err := q.gather(taken, waiting)
+		if err != nil {
+			return err
+		}
+		if next == taken { // the frame's end is not there yet
+			q.partial = waiting - taken
+			break
+		}
+		taken = next
+		if f.drop != 0 {
+			q.add(f.drop, 1)
+			continue
+		}
+		if drop := q.frame(f); drop != 0 {
+			q.add(drop, 1)
+			continue
+		}
+		total += f.length
+	}
+	if len(q.frames) > 0 {
+		if err := q.write(); err != nil {
+			return err
+		}
+	}
+	return q.repost(taken)
+}
+
+// write hands the gathered frames to the TAP. A frame that it refuses (the link is
+// down, a header that it does not like) is lost and counted, as on any NIC.
+func (q *RxQueue) write() error {
+	if err := q.out.Write(q.frames, q.results[:len(q.frames)]); err != nil {
+		return fmt.Errorf("write to the TAP: %w", err)
+	}
+	for i, n := range q.lengths {
+		if q.results[i] < 0 {
+			q.add(cDropTapError, 1)
+			continue
+		}
+		q.add(cPackets, 1)
+		q.add(cBytes, uint64(n))
+	}
+	return nil
+}
+
+// repost takes n responses off the ring and posts their maps again, in ring order.
+func (q *RxQueue) repost(n uint32) error {
+	if n == 0 {
+		return nil
+	}
+	first := q.ring.Consumed()
+	q.ring.Consume(n)
+	for i := range n {
+		m, ok := q.pool.At(int(q.state.posted[(first+i)&(q.ring.Size()-1)]))
+		if !ok {
+			return fmt.Errorf("rx ring slot %d has no map", first+i)
+		}
+		if err := q.tag.Unload(m); err != nil {
+			return fmt.Errorf("rx map: %w", err)
+		}
+		if err := q.post(m); err != nil {
+			return err
+		}
+	}
+	q.add(cSlots, uint64(n))
+	return q.push()
+}
+
+// push publishes the requests and notifies the backend if it waits for them.
+func (q *RxQueue) push() error {
+	q.add(cBatches, 1)
+	if !q.ring.Push() {
+		q.add(cNotifySuppressed, 1)
+		return nil
+	}
+	q.add(cNotifySent, 1)
+	return q.notify()
+}
+
+// publish makes the queue's figures visible.
+func (q *RxQueue) publish() {
+	q.counters.publish()
+	q.maps.publish(mapCounts(q.pool))
+}
+
+// close ends the queue, like [TxQueue.close].
+func (q *RxQueue) close() error {
+	q.pool.Abandon()
+	err := closeDMA(q.pool, q.slab, q.tag)
+	if uerr := unix.Munmap(q.heads); uerr != nil && err == nil {
+		err = fmt.Errorf("unmap rx heads: %w", uerr)
+	}
+	return err
+}
+
+// head is the i-th private head.
+func (q *RxQueue) head(i int) []byte {
+	return q.heads[i*headRoom : (i+1)*headRoom : (i+1)*headRoom]
+}
+
+// headFrame is where the frame begins in a private head.
+const headFrame = tap.VirtioHeaderSize

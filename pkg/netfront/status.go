@@ -1,0 +1,152 @@
+package netfront
+
+import (
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+)
+
+// Status is a snapshot of a Device.
+type Status struct {
+	DevID        int               `json:"devid"`
+	TAP          string            `json:"tap"`
+	IfIndex      int               `json:"ifindex"`
+	MAC          string            `json:"mac"`
+	MTU          int               `json:"mtu"`
+	State        string            `json:"state"`         // ours, as xenbus names it
+	Since        time.Time         `json:"since"`         // of State
+	Reason       string            `json:"reason"`        // why the last connection ended, or why there is none
+	Backend      string            `json:"backend"`       // path of its directory
+	BackendDomID uint16            `json:"backend_domid"` //
+	BackendState string            `json:"backend_state"`
+	Connects     uint64            `json:"connects"` // connections since the start
+	Features     Features          `json:"features"`
+	Missing      map[string]string `json:"missing,omitempty"` // feature: why it is not there
+	Queues       []QueueStatus     `json:"queues"`
+	Grants       int               `json:"grants"` // pages granted by this device
+	Link         *tap.Stats        `json:"link,omitempty"`
+}
+
+// QueueStatus is one queue pair.
+type QueueStatus struct {
+	Number int             `json:"number"`
+	Tx     DirectionStatus `json:"tx"`
+	Rx     DirectionStatus `json:"rx"`
+}
+
+// DirectionStatus is a TxQueue or an RxQueue.
+type DirectionStatus struct {
+	Counters map[string]uint64 `json:"counters"` // those that are not zero
+	Maps     MapCounts         `json:"maps"`
+	Ring     ring.Header       `json:"ring"` // the shared words, as they are now
+}
+
+// MapCounts says in which state a pool's maps are. The first four add up to the
+// last: each map is in exactly one.
+type MapCounts struct {
+	Free        uint32 `json:"free"`
+	Loaded      uint32 `json:"loaded"`
+	InFlight    uint32 `json:"in_flight"`
+	Quarantined uint32 `json:"quarantined"`
+	Created     uint32 `json:"created"`
+}
+
+// view is what Run's goroutine shows to others.
+type view struct {
+	state        netif.State
+	since        time.Time
+	reason       error
+	address      address
+	backendState netif.State
+	connects     uint64
+	agreed       agreement
+	pairs        []*pair
+}
+
+// Status returns what the Device is doing. Figures of queues are as of their last
+// batch, and belong to the connection that stands.
+func (d *Device) Status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v := &d.view
+	s := Status{
+		DevID: d.cfg.DevID, TAP: d.link.Name(), IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
+		State: v.state.String(), Since: v.since,
+		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(),
+		Connects: v.connects, Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+	}
+	if v.reason != nil {
+		s.Reason = v.reason.Error()
+	}
+	for _, p := range v.pairs {
+		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status()})
+		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
+	}
+	if st, err := d.link.Stats(); err == nil {
+		s.Link = &st
+	}
+	return s
+}
+
+func (q *TxQueue) status() DirectionStatus {
+	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header()}
+}
+
+func (q *RxQueue) status() DirectionStatus {
+	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header()}
+}
+
+func (d *Device) update(f func(v *view)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.view)
+}
+
+// setState notes our state and, if reason is not nil, why it is so.
+func (d *Device) setState(st netif.State, reason error) {
+	d.update(func(v *view) {
+		if v.state != st {
+			v.since = time.Now()
+		}
+		v.state, v.reason = st, reason
+		if st == netif.StateConnected {
+			v.connects++
+			v.backendState = st
+		}
+	})
+	d.log.Debug("state", zap.Stringer("state", st))
+}
+
+func (d *Device) setBackendState(st netif.State) {
+	d.update(func(v *view) { v.backendState = st })
+}
+
+func (d *Device) setAddress(a address) {
+	d.update(func(v *view) { v.address = a })
+}
+
+func (d *Device) setPairs(pairs []*pair, a agreement) {
+	d.update(func(v *view) {
+		v.pairs = pairs
+		if pairs != nil {
+			v.agreed = a
+		}
+	})
+}
+
+// storeLost tells whether err means that xenstore itself is gone.
+func (d *Device) storeLost(err error) bool { return errors.Is(err, xenstore.ErrClosed) }
+
+// mapCounts returns a pool's counts.
+func mapCounts(p *busdma.Pool) MapCounts {
+	c := p.Counts()
+	return MapCounts{Free: uint32(c.Free), Loaded: uint32(c.Loaded), InFlight: uint32(c.InFlight),
+		Quarantined: uint32(c.Quarantined), Created: uint32(c.Created)}
+}

@@ -1,0 +1,346 @@
+package netfront
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
+)
+
+const (
+	// txRun is how many contiguous maps hold [virtio header | largest frame]: 65535
+	// and 12 bytes in 17 pages.
+	txRun = (tap.VirtioHeaderSize + netif.MaxTxSize + netif.PageSize - 1) / netif.PageSize
+	// txSlots is how many ring slots one frame takes at most: its pages and an extra.
+	txSlots = txRun + 1
+	// txBatch is how many small frames are read at once. Eight have three quarters
+	// of what batching gains, more than 32 gain nothing (measured).
+	txBatch = 32
+	// frameRoom is the size of a private read buffer. No read starts with less
+	// room than the largest frame, since a TAP cuts what does not fit, silently.
+	frameRoom = txRun * netif.PageSize
+	// superFrame is the length from which a frame is better read in place: above a
+	// page, where a copy begins to cost more than a map that is held.
+	superFrame = netif.PageSize
+	// txRounds bounds the batches of one service call, so that the worker looks at
+	// its control word and its other queue in between.
+	txRounds = 8
+)
+
+// frameReader is where a TxQueue's frames come from. [tap.Reader] is one, and says
+// what Read promises.
+type frameReader interface {
+	Read(bufs [][]byte, n []int) (int, error)
+}
+
+// txState is the part of a TxQueue that the next process would need: indices and
+// map states, without pointers. A request's id is its map's index, so that the map
+// states are the id table.
+type txState struct {
+	ring   ring.FrontState
+	pool   busdma.PoolState
+	extras uint32 // extras published whose NULL response did not come yet
+}
+
+// TxQueue carries frames from the TAP to the tx ring. One goroutine owns it.
+//
+// Small frames are read in batches into private buffers and copied into maps: the
+// copy of 1500 bytes is cheaper than a held page. When super-frames arrive, each is
+// read straight into a run of free maps, [virtio header | frame], and its first
+// slot begins behind the header. Either way takes any frame: a wrong guess costs a
+// copy, or a few maps for a moment.
+type TxQueue struct {
+	counters
+	state  *txState
+	ring   *ring.Front[netif.TxSlot]
+	tag    *busdma.Tag
+	slab   *busdma.Slab
+	pool   *busdma.Pool
+	in     frameReader
+	notify func() error
+	maps   gauge
+	// offload is what the backend takes over of a frame, maxFrame the size of the
+	// largest one that it takes.
+	offload  tap.TxFeatures
+	maxFrame int
+	// requests is how many requests were published, for the Device's look at a
+	// fresh connection.
+	requests atomic.Uint32
+
+	arena   []byte   // the private buffers' memory
+	bufs    [][]byte // txBatch buffers of frameRoom bytes
+	lens    []int
+	one     [1][]byte // a run of maps as a read buffer
+	segs    []busdma.Segment
+	segment []byte // where one segment of a super-frame is made
+
+	next, filled int  // bufs[next:filled] were read and not sent yet
+	segmentsSent int  // of bufs[next], when it is cut here
+	batch        int  // frames to read at once, as traffic has it
+	inPlace      bool // read into maps
+	smallInRow   int  // small frames since the last super-frame, while inPlace
+	tapReady     bool // the TAP may have frames: no EAGAIN since it was readable
+	wanted       int  // maps that the queue waits for, 0 if for none
+}
+
+// newTxQueue makes a queue whose ring lies in page and whose maps are slab's pages.
+// Slab must belong to tag. The queue owns tag, slab and pool from then on.
+func newTxQueue(page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*TxQueue, error) {
+	q := &TxQueue{state: new(txState), tag: tag, slab: slab, in: in, notify: notify, batch: 2}
+	q.offload = tap.TxFeatures{CsumIPv4: feat.Csum, CsumIPv6: feat.CsumIPv6, GSOTCPv4: feat.GSOv4, GSOTCPv6: feat.GSOv6}
+	q.maxFrame = netif.PageSize
+	if feat.SG {
+		q.maxFrame = netif.MaxTxSize
+	}
+	var err error
+	if q.ring, err = ring.NewFront[netif.TxSlot](page, &q.state.ring); err != nil {
+		return nil, fmt.Errorf("make tx ring: %w", err)
+	}
+	// Anonymous memory, and not the heap's: most of it is never touched.
+	q.arena, err = unix.Mmap(-1, 0, (txBatch+1)*frameRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map tx buffers: %w", err)
+	}
+	for i := range txBatch {
+		q.bufs = append(q.bufs, q.arena[i*frameRoom:(i+1)*frameRoom:(i+1)*frameRoom])
+	}
+	q.segment = q.arena[txBatch*frameRoom:]
+	q.lens = make([]int, txBatch)
+	q.segs = make([]busdma.Segment, 0, txRun)
+	if q.pool, err = busdma.NewPool(tag, slab, &q.state.pool); err != nil {
+		unix.Munmap(q.arena)
+		return nil, fmt.Errorf("make tx pool: %w", err)
+	}
+	q.publish()
+	return q, nil
+}
+
+// service moves what can be moved: responses first, then frames, until the TAP is
+// empty, the maps are used up or it has done its share. More says that it would go
+// on at once.
+func (q *TxQueue) service() (more bool, err error) {
+	if err := q.reap(); err != nil {
+		return false, err
+	}
+	for range txRounds {
+		sent, err := q.sendPending()
+		if err != nil {
+			return false, err
+		}
+		if sent && q.tapReady {
+			if q.inPlace {
+				sent, err = q.readInPlace()
+			} else {
+				sent, err = q.readBatch()
+			}
+			if err != nil {
+				return false, err
+			}
+		}
+		if err := q.push(); err != nil {
+			return false, err
+		}
+		if q.wanted > 0 {
+			return q.waitForMaps()
+		}
+		if !q.tapReady && q.next == q.filled {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// room tells whether n maps and slots, and one more slot for an extra, are free.
+// If not, it notes what the queue waits for.
+func (q *TxQueue) room(n int) bool {
+	if q.pool.Free() >= n && int(q.ring.Free()) > n {
+		return true
+	}
+	q.wanted = n
+	return false
+}
+
+// waitForMaps asks the backend for an event when enough responses are there for
+// what is wanted, and tells whether they are there already.
+func (q *TxQueue) waitForMaps() (ready bool, err error) {
+	q.add(cParked, 1)
+	outstanding := q.ring.Size() - q.ring.Free()
+	if outstanding == 0 {
+		return false, fmt.Errorf("tx: %d maps wanted, %d free, none in flight: %+v", q.wanted, q.pool.Free(), q.pool.Counts())
+	}
+	// Half of what is out, so that the backend works on the other half meanwhile,
+	// and not less than what is missing.
+	n := max(outstanding/2, uint32(max(0, q.wanted-q.pool.Free())), 1)
+	q.wanted = 0
+	return q.ring.NotifyAfter(min(n, outstanding)), nil
+}
+
+// readBatch reads small frames into the private buffers.
+func (q *TxQueue) readBatch() (sent bool, err error) {
+	if !q.room(1) {
+		return false, nil
+	}
+	limit := min(q.batch, q.pool.Free(), int(q.ring.Free())-1)
+	n, err := q.in.Read(q.bufs[:limit], q.lens)
+	if err != nil {
+		return false, fmt.Errorf("read from the TAP: %w", err)
+	}
+	q.next, q.filled = 0, n
+	if n < limit {
+		q.tapReady = false
+		q.batch = max(2, n+1)
+	} else {
+		q.batch = min(txBatch, 2*q.batch)
+	}
+	for _, l := range q.lens[:n] {
+		if l > superFrame+tap.VirtioHeaderSize {
+			q.inPlace, q.smallInRow = true, 0
+		}
+	}
+	return q.sendPending()
+}
+
+// sendPending sends the frames that wait in private buffers, in order. It returns
+// false when it had to stop for want of maps.
+func (q *TxQueue) sendPending() (sent bool, err error) {
+	for q.next < q.filled {
+		done, err := q.sendCopy(q.bufs[q.next][:q.lens[q.next]])
+		if err != nil || !done {
+			return false, err
+		}
+		q.next++
+		q.segmentsSent = 0
+	}
+	return true, nil
+}
+
+// readInPlace reads one frame into a run of free maps.
+func (q *TxQueue) readInPlace() (sent bool, err error) {
+	if !q.room(txRun) {
+		return false, nil
+	}
+	run, ok := q.pool.TakeRun(txRun)
+	if !ok {
+		return q.readBatch() // enough maps, but scattered
+	}
+	first := run[0].Index() * netif.PageSize
+	q.one[0] = q.slab.Bytes()[first : first+frameRoom]
+	n, err := q.in.Read(q.one[:], q.lens[:1])
+	if err != nil || n == 0 {
+		q.tapReady = false
+		if perr := q.pool.PutRun(run); perr != nil {
+			return false, fmt.Errorf("tx run: %w", perr)
+		}
+		if err != nil {
+			return false, fmt.Errorf("read from the TAP: %w", err)
+		}
+		return true, nil
+	}
+	return q.sendInPlace(run, q.one[0][:q.lens[0]])
+}
+
+// guess leaves in-place mode when small frames come.
+func (q *TxQueue) guess(frameLen int) {
+	if frameLen > superFrame {
+		q.smallInRow = 0
+	} else if q.smallInRow++; q.smallInRow >= 2 {
+		q.inPlace = false
+	}
+}
+
+// push publishes what was put, whole frames only, and notifies the backend if it
+// wants to hear of it.
+func (q *TxQueue) push() error {
+	if q.ring.Unpublished() == 0 {
+		return nil
+	}
+	q.add(cBatches, 1)
+	if !q.ring.Push() {
+		q.add(cNotifySuppressed, 1)
+		return nil
+	}
+	q.add(cNotifySent, 1)
+	return q.notify()
+}
+
+// reap takes the responses that are there. They come in any order, as late as the
+// backend likes, and each names its request by id.
+func (q *TxQueue) reap() error {
+	n, err := q.ring.Responses()
+	if err != nil {
+		return violation("tx %v", err)
+	}
+	for i := range n {
+		r := netif.ParseTxResponse(q.ring.Response(i))
+		if r.Status == netif.StatusNull {
+			if q.state.extras == 0 {
+				return violation("tx response NULL without an extra")
+			}
+			q.state.extras--
+			continue
+		}
+		m, ok := q.pool.At(int(r.ID))
+		if !ok {
+			return violation("tx response with id %d, there are %d", r.ID, q.slab.Pages())
+		}
+		if m.State() != busdma.InFlight {
+			return violation("tx response with id %d, which is not in flight", r.ID)
+		}
+		if err := q.tag.Unload(m); err != nil {
+			return fmt.Errorf("tx map: %w", err)
+		}
+		if err := q.pool.Put(m); err != nil {
+			return fmt.Errorf("tx map: %w", err)
+		}
+		switch r.Status {
+		case netif.StatusOkay:
+		case netif.StatusDropped:
+			q.add(cBackendDropped, 1)
+		default:
+			q.add(cBackendError, 1)
+		}
+	}
+	q.ring.Consume(n)
+	return nil
+}
+
+// inject sends frames that were made here, each an Ethernet frame without a virtio
+// header. They are not worth waiting for: those for which there is no room are left
+// out.
+func (q *TxQueue) inject(frames [][]byte) error {
+	for _, f := range frames {
+		if !q.room(1) {
+			q.wanted = 0
+			break
+		}
+		if err := q.copyOut(f, txPlan{}); err != nil {
+			return err
+		}
+		q.add(cAnnounced, 1)
+	}
+	return q.push()
+}
+
+// publish makes the queue's figures visible.
+func (q *TxQueue) publish() {
+	q.counters.publish()
+	q.maps.publish(mapCounts(q.pool))
+	q.requests.Store(q.ring.Produced())
+}
+
+// close ends the queue. The connection must have ended before: what is in flight
+// is in nobody's hands but the kernel's, which keeps a page that the backend still
+// has mapped. Pages are freed, maps and tag destroyed.
+func (q *TxQueue) close() error {
+	q.pool.Abandon()
+	err := closeDMA(q.pool, q.slab, q.tag)
+	if uerr := unix.Munmap(q.arena); uerr != nil && err == nil {
+		err = fmt.Errorf("unmap tx buffers: %w", uerr)
+	}
+	return err
+}

@@ -1,0 +1,273 @@
+package netfront
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+)
+
+const (
+	// stormAfter is how many spurious events in a row a worker takes before it
+	// leaves the port masked for a while.
+	stormAfter = 16
+	// stormPause is how long, at first; it doubles up to stormPauseMax.
+	stormPause    = time.Millisecond
+	stormPauseMax = 256 * time.Millisecond
+)
+
+// worker is the goroutine that owns a TxQueue, an RxQueue, or both when they share
+// an event channel: then there is one event to wait for, and one goroutine must
+// write it back after both have looked.
+type worker struct {
+	poll   *poller
+	events xen.EventFile
+	ports  []xen.Port // masked until written back
+	tx     *TxQueue   // nil if not this worker's
+	rx     *RxQueue   // nil if not this worker's
+
+	control atomic.Uint32
+	frames  atomic.Pointer[[][]byte] // to inject
+
+	spurious int           // events in a row that found nothing
+	pending  int           // ports[:pending] were delivered and not written back
+	running  bool          // started, and stop did not see it end
+	done     chan struct{} // closed when run has returned
+	err      error         // why run returned; valid after done
+}
+
+// Bits of a worker's control word.
+const (
+	controlStop = 1 << iota
+	controlKick // notify the backend and look at everything, whatever the events say
+)
+
+// newWorker makes a worker without a queue, with an event file of its own.
+func newWorker(events xen.Events) (*worker, error) {
+	file, err := events.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open event channels: %w", err)
+	}
+	poll, err := newPoller()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	w := &worker{poll: poll, events: file, done: make(chan struct{})}
+	if err := poll.add(file.FD(), readyPort, 0); err != nil {
+		w.close()
+		return nil, fmt.Errorf("wait for event channels: %w", err)
+	}
+	return w, nil
+}
+
+// bind allocates an event channel for the backend and returns its port with the
+// function that notifies it.
+func (w *worker) bind(backend xen.DomID) (xen.Port, func() error, error) {
+	port, err := w.events.Bind(backend)
+	if err != nil {
+		return 0, nil, fmt.Errorf("bind event channel: %w", err)
+	}
+	w.ports = append(w.ports, 0) // room to read one more
+	return port, func() error {
+		if err := w.events.Notify(port); err != nil {
+			return fmt.Errorf("notify the backend: %w", err)
+		}
+		return nil
+	}, nil
+}
+
+// watchTAP makes the worker wait for frames from the TAP. Edge-triggered: the queue
+// remembers that there may be more, so that a TAP it cannot read for want of maps
+// does not wake it.
+func (w *worker) watchTAP(fd int) error {
+	return w.poll.add(fd, readyTAP, unix.EPOLLET)
+}
+
+// start runs the worker; failed gets its error, if that is not nil, after the last
+// use of its queues.
+func (w *worker) start(failed func(error)) {
+	go func() {
+		w.err = w.run()
+		close(w.done)
+		if w.err != nil {
+			failed(w.err)
+		}
+	}()
+}
+
+func (w *worker) run() error {
+	more := true // look once before the first event
+	for {
+		ready, err := w.wait(more)
+		if err != nil {
+			return err
+		}
+		c := w.control.Swap(0)
+		if c&controlStop != 0 {
+			w.publish()
+			return nil
+		}
+		if c&controlKick != 0 {
+			if err := w.kick(); err != nil {
+				return err
+			}
+		}
+		event := false
+		if ready&readyPort != 0 && w.pending < len(w.ports) {
+			n, err := w.events.Read(w.ports[w.pending:])
+			if err != nil {
+				return fmt.Errorf("read events: %w", err)
+			}
+			w.pending += n
+			event = n > 0
+		}
+		worked, m, err := w.service(ready)
+		more = m
+		w.publish()
+		if err != nil {
+			return err // and the ports stay masked: a broken backend cannot storm
+		}
+		if err := w.writeBack(event, worked, ready); err != nil {
+			return err
+		}
+	}
+}
+
+// wait parks until there is something to do. With more it only looks, and only if
+// one queue's work could hide the other's.
+func (w *worker) wait(more bool) (readiness, error) {
+	if !more {
+		return w.poll.wait(w.pause())
+	}
+	if w.tx != nil && w.rx != nil {
+		return w.poll.peek()
+	}
+	return 0, nil
+}
+
+// service lets the queues work. Worked says that one of them found something.
+func (w *worker) service(ready readiness) (worked, more bool, err error) {
+	before := w.progress()
+	if w.tx != nil {
+		if ready&readyTAP != 0 {
+			w.tx.tapReady = true
+		}
+		if f := w.frames.Swap(nil); f != nil {
+			if err := w.tx.inject(*f); err != nil {
+				return false, false, err
+			}
+		}
+		if more, err = w.tx.service(); err != nil {
+			return false, false, err
+		}
+	}
+	if w.rx != nil {
+		m, err := w.rx.service()
+		if err != nil {
+			return false, false, err
+		}
+		more = more || m
+	}
+	return w.progress() != before, more, nil
+}
+
+// progress changes when a queue consumes a response or produces a request.
+func (w *worker) progress() (n uint32) {
+	if w.tx != nil {
+		n += w.tx.ring.Consumed() + w.tx.ring.Produced()
+	}
+	if w.rx != nil {
+		n += w.rx.ring.Consumed()
+	}
+	return n
+}
+
+// writeBack unmasks the ports that were delivered, after the work they announced:
+// the late EOI. It is the place to slow down a backend that raises events for
+// nothing.
+func (w *worker) writeBack(event, worked bool, ready readiness) error {
+	if event {
+		q := w.counters()
+		q.add(cEvents, 1)
+		if worked {
+			w.spurious = 0
+		} else {
+			w.spurious++
+			q.add(cEventsSpurious, 1)
+		}
+	}
+	if w.pending == 0 || (w.spurious > stormAfter && ready&readyTimeout == 0) {
+		return nil
+	}
+	for _, p := range w.ports[:w.pending] {
+		if err := w.events.Unmask(p); err != nil {
+			return fmt.Errorf("unmask event channel: %w", err)
+		}
+	}
+	w.pending = 0
+	return nil
+}
+
+// pause is how long to wait at most: for ever, unless a storm's port is to be
+// unmasked.
+func (w *worker) pause() time.Duration {
+	if w.pending == 0 {
+		return 0
+	}
+	return min(stormPause<<min(w.spurious-stormAfter, 10), stormPauseMax)
+}
+
+// kick notifies the backend, in case that an event was lost.
+func (w *worker) kick() error {
+	if w.tx != nil {
+		if err := w.tx.notify(); err != nil {
+			return err
+		}
+	}
+	if w.rx != nil {
+		if err := w.rx.notify(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counters are those that the worker's own figures go to.
+func (w *worker) counters() *counters {
+	if w.rx != nil {
+		return &w.rx.counters
+	}
+	return &w.tx.counters
+}
+
+func (w *worker) publish() {
+	if w.tx != nil {
+		w.tx.publish()
+	}
+	if w.rx != nil {
+		w.rx.publish()
+	}
+}
+
+// tell sets bits of the control word and wakes the worker.
+func (w *worker) tell(bits uint32) {
+	w.control.Or(bits)
+	w.poll.wake()
+}
+
+// inject gives the worker frames to send. Frames that it did not take yet are
+// replaced.
+func (w *worker) inject(frames [][]byte) {
+	w.frames.Store(&frames)
+	w.poll.wake()
+}
+
+// close frees what newWorker made. The worker must not run any more.
+func (w *worker) close() error {
+	w.poll.close()
+	return w.events.Close()
+}

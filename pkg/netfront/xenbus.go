@@ -1,0 +1,272 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+)
+
+// ErrNoVif says that the toolstack has not given this guest the vif.
+var ErrNoVif = errors.New("no such vif")
+
+// vifDir is where a domain's vifs are in xenstore.
+const vifDir = "device/vif"
+
+// ListVifs returns the numbers of the vifs that the guest has.
+func ListVifs(ctx context.Context, s xen.Store) ([]int, error) {
+	names, err := s.Directory(ctx, vifDir)
+	if errors.Is(err, xenstore.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list vifs: %w", err)
+	}
+	var ids []int
+	for _, n := range names {
+		if id, err := strconv.Atoi(n); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// address is where a vif's two ends are.
+type address struct {
+	dir     string // ours, relative to the guest's home
+	backend string // the backend's, absolute
+	domid   xen.DomID
+}
+
+// findVif reads where vif devid's backend is.
+func findVif(ctx context.Context, s xenstore.Operations, devid int) (address, error) {
+	a := address{dir: vifDir + "/" + strconv.Itoa(devid)}
+	backend, err := s.Read(ctx, a.dir+"/"+netif.KeyBackend)
+	if err == nil {
+		var id string
+		if id, err = s.Read(ctx, a.dir+"/"+netif.KeyBackendID); err == nil {
+			n, perr := strconv.ParseUint(id, 10, 15)
+			if perr != nil {
+				return a, fmt.Errorf("%s/%s is %q, want a domain's number", a.dir, netif.KeyBackendID, id)
+			}
+			a.backend, a.domid = backend, xen.DomID(n)
+			return a, nil
+		}
+	}
+	if errors.Is(err, xenstore.ErrNotFound) {
+		return a, fmt.Errorf("vif %d: %w", devid, ErrNoVif)
+	}
+	return a, fmt.Errorf("find vif %d: %w", devid, err)
+}
+
+// identity is what the toolstack says of a vif, apart from the rings.
+type identity struct {
+	mac net.HardwareAddr
+	mtu int // 0 if it says nothing
+}
+
+// readIdentity reads the MAC address and the MTU, from our directory or else from
+// the backend's.
+func readIdentity(ctx context.Context, s xenstore.Operations, a address) (identity, error) {
+	var id identity
+	v, err := readEither(ctx, s, a, netif.KeyMAC)
+	if err != nil {
+		return id, err
+	}
+	if v == "" {
+		return id, fmt.Errorf("%s/%s is missing, and so is the backend's: the toolstack gave the vif no address", a.dir, netif.KeyMAC)
+	}
+	if id.mac, err = net.ParseMAC(v); err != nil || len(id.mac) != 6 || id.mac[0]&1 != 0 {
+		return id, fmt.Errorf("%s/%s is %q, want a unicast Ethernet address", a.dir, netif.KeyMAC, v)
+	}
+	if v, err = readEither(ctx, s, a, netif.KeyMTU); err != nil {
+		return id, err
+	}
+	if v != "" {
+		if id.mtu, err = strconv.Atoi(v); err != nil || id.mtu < minMTU || id.mtu > maxMTU {
+			return id, fmt.Errorf("%s/%s is %q, want %d to %d", a.dir, netif.KeyMTU, v, minMTU, maxMTU)
+		}
+	}
+	return id, nil
+}
+
+func readEither(ctx context.Context, s xenstore.Operations, a address, key string) (string, error) {
+	for _, dir := range []string{a.dir, a.backend} {
+		v, err := s.Read(ctx, dir+"/"+key)
+		if err == nil && v != "" {
+			return strings.TrimSpace(v), nil
+		}
+		if err != nil && !errors.Is(err, xenstore.ErrNotFound) && !errors.Is(err, xenstore.ErrPermission) {
+			return "", fmt.Errorf("read %s/%s: %w", dir, key, err)
+		}
+	}
+	return "", nil
+}
+
+// readState reads a state node. One that is missing or no state is Unknown: the
+// device is gone, or is not set up yet.
+func readState(ctx context.Context, s xenstore.Operations, dir string) (netif.State, error) {
+	v, err := s.Read(ctx, dir+"/"+netif.KeyState)
+	if errors.Is(err, xenstore.ErrNotFound) || errors.Is(err, xenstore.ErrPermission) {
+		return netif.StateUnknown, nil
+	}
+	if err != nil {
+		return netif.StateUnknown, fmt.Errorf("read state of %s: %w", dir, err)
+	}
+	st, err := netif.ParseState(strings.TrimSpace(v))
+	if err != nil {
+		return netif.StateUnknown, nil
+	}
+	return st, nil
+}
+
+// bus is one vif's connection to xenstore, for the time that it has one backend.
+type bus struct {
+	store xen.Store
+	address
+	backendWatch *xenstore.Watch // the backend's state
+	moveWatch    *xenstore.Watch // our backend node: the vif is gone, or has another backend
+}
+
+func openBus(ctx context.Context, s xen.Store, a address) (*bus, error) {
+	b := &bus{store: s, address: a}
+	var err error
+	if b.moveWatch, err = s.Watch(ctx, a.dir+"/"+netif.KeyBackend); err != nil {
+		return nil, fmt.Errorf("watch vif: %w", err)
+	}
+	if b.backendWatch, err = s.Watch(ctx, a.backend+"/"+netif.KeyState); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch backend: %w", err), b.moveWatch.Close())
+	}
+	return b, nil
+}
+
+func (b *bus) close() error { return errors.Join(b.backendWatch.Close(), b.moveWatch.Close()) }
+
+// errMoved says that the vif is gone or has another backend.
+var errMoved = errors.New("the vif was detached, or has another backend")
+
+// moved tells whether the vif's backend is still where it was.
+func (b *bus) moved(ctx context.Context) error {
+	v, err := b.store.Read(ctx, b.dir+"/"+netif.KeyBackend)
+	if errors.Is(err, xenstore.ErrNotFound) || (err == nil && v != b.backend) {
+		return errMoved
+	}
+	return err
+}
+
+func (b *bus) setState(ctx context.Context, st netif.State) error {
+	if err := b.store.Write(ctx, b.dir+"/"+netif.KeyState, strconv.Itoa(int(st))); err != nil {
+		return fmt.Errorf("set state %v: %w", st, err)
+	}
+	return nil
+}
+
+// errTimeout says that the backend did not get to a state in time.
+var errTimeout = errors.New("the backend did not answer in time")
+
+// await waits until the backend's state is one of want. It gives up with errTimeout
+// after timeout, if that is above zero.
+func (b *bus) await(ctx context.Context, timeout time.Duration, want ...netif.State) (netif.State, error) {
+	var expired <-chan time.Time
+	if timeout > 0 {
+		t := time.NewTimer(timeout)
+		defer t.Stop()
+		expired = t.C
+	}
+	for {
+		st, err := readState(ctx, b.store, b.backend)
+		if err != nil {
+			return st, err
+		}
+		for _, w := range want {
+			if st == w {
+				return st, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return st, ctx.Err()
+		case <-expired:
+			return st, fmt.Errorf("%w: it is %v", errTimeout, st)
+		case _, ok := <-b.backendWatch.Events():
+			if !ok {
+				return st, fmt.Errorf("watch of the backend's state: %w", b.backendWatch.Err())
+			}
+		case _, ok := <-b.moveWatch.Events():
+			if !ok {
+				return st, fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
+			}
+			if err := b.moved(ctx); err != nil {
+				return st, err
+			}
+		}
+	}
+}
+
+// Times that the walk waits for a backend. A live one answers in milliseconds; on
+// an emulated machine in a second.
+const (
+	walkTimeout  = 5 * time.Second
+	retryInitial = 5 * time.Second
+)
+
+// reset brings the vif from whatever its last owner left (rings of a process that
+// was killed, a half-done connect) to Initialising with the backend in InitWait:
+// Closing, Closed, Initialising. Writing Connected again on a dirty vif would do
+// nothing, since netback acts on changes only.
+func (b *bus) reset(ctx context.Context) error {
+	own, err := readState(ctx, b.store, b.dir)
+	if err != nil {
+		return err
+	}
+	peer, err := readState(ctx, b.store, b.backend)
+	if err != nil {
+		return err
+	}
+	clean := own == netif.StateInitialising && (peer == netif.StateInitialising || peer == netif.StateInitWait)
+	if !clean {
+		if err := b.shut(ctx, walkTimeout); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := b.setState(ctx, netif.StateInitialising); err != nil {
+			return err
+		}
+		_, err := b.await(ctx, retryInitial, netif.StateInitWait)
+		if !errors.Is(err, errTimeout) {
+			return err
+		}
+		// Written again: a backend that started in between has missed the change.
+	}
+}
+
+// shut walks both ends to Closed. Each step waits for the backend for at most
+// timeout and then goes on without it, since a dead one never answers.
+func (b *bus) shut(ctx context.Context, timeout time.Duration) error {
+	if err := b.setState(ctx, netif.StateClosing); err != nil {
+		return err
+	}
+	_, err := b.await(ctx, timeout, netif.StateClosing, netif.StateClosed, netif.StateUnknown)
+	dead := errors.Is(err, errTimeout)
+	if err != nil && !dead {
+		return err
+	}
+	if err := b.setState(ctx, netif.StateClosed); err != nil {
+		return err
+	}
+	if dead {
+		return nil
+	}
+	if _, err = b.await(ctx, timeout, netif.StateClosed, netif.StateUnknown); errors.Is(err, errTimeout) {
+		return nil
+	}
+	return err
+}
