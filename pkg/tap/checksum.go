@@ -99,7 +99,7 @@ func PseudoHeaderSum(src, dst []byte, proto uint8, l4Len int) uint16 {
 
 // pseudoSum returns the PseudoHeaderSum of l4Len bytes of L4 in the frame which
 // begins with head. h must come from ParseHeaders of head, with L4 set.
-func (h Headers) pseudoSum(head []byte, l4Len int) uint16 {
+func (h *Headers) pseudoSum(head []byte, l4Len int) uint16 {
 	if h.IPv6 {
 		// Source and destination lie side by side.
 		return fold(uint64(Checksum(head[h.L3+8:h.L3+40], 0)) + uint64(h.Proto) + uint64(uint32(l4Len)))

@@ -155,9 +155,12 @@ func (f frame) pseudo() uint16 {
 		proto = protoUDP
 	}
 	var b []byte
-	if f.ipv6 {
+	switch {
+	case f.ipv6:
 		b = append(append(b, ip6A...), ip6B...)
-	} else {
+	case len(f.options) > 0 && f.options[0].OptionType == 131:
+		b = append(append(b, ip4A...), routed...) // the route's end
+	default:
 		b = append(append(b, ip4A...), ip4B...)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(f.l4Header()+len(f.payload)))
@@ -189,6 +192,12 @@ func verify(t testing.TB, b []byte) gopacket.Packet {
 	if e := p.ErrorLayer(); e != nil {
 		t.Fatalf("frame of %d bytes: %v", len(b), e.Error())
 	}
+	switch l4 := p.TransportLayer().(type) {
+	case *layers.TCP:
+		_ = l4.SetNetworkLayerForChecksum(p.NetworkLayer())
+	case *layers.UDP:
+		_ = l4.SetNetworkLayerForChecksum(p.NetworkLayer())
+	}
 	err, bad := p.VerifyChecksums()
 	if err != nil {
 		t.Fatalf("frame of %d bytes: %v", len(b), err)
@@ -209,5 +218,10 @@ func fragmentHeader(next uint8, field uint16) []byte {
 
 func chain(headers ...[]byte) []byte { return bytes.Join(headers, nil) }
 
-// sourceRoute is an IPv4 option of eleven bytes, so that padding follows.
-var sourceRoute = []layers.IPv4Option{{OptionType: 131, OptionLength: 11, OptionData: []byte{4, 10, 0, 0, 1, 10, 0, 0, 2}}}
+// IPv4 options: a source route of eleven bytes, so that padding follows, to routed;
+// and one that does nothing.
+var (
+	routed      = net.IP{10, 0, 0, 2}
+	sourceRoute = []layers.IPv4Option{{OptionType: 131, OptionLength: 11, OptionData: []byte{4, 10, 0, 0, 1, 10, 0, 0, 2}}}
+	noOperation = []layers.IPv4Option{{OptionType: 1, OptionLength: 1}}
+)

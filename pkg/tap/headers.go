@@ -284,7 +284,7 @@ func (p *parser) transport(at int) error {
 
 // csumOffset returns the offset of the checksum in the L4 header, or false when L4
 // is neither TCP nor UDP.
-func (h Headers) csumOffset() (int, bool) {
+func (h *Headers) csumOffset() (int, bool) {
 	if h.L4 < 0 {
 		return 0, false
 	}

@@ -64,7 +64,7 @@ func Segment(frame []byte, h Headers, gsoSize int, buf []byte, emit func(seg []b
 
 // tcpHeaders returns the size of all headers, and whether h can be that of a TCP
 // frame of n bytes.
-func (h Headers) tcpHeaders(n int) (int, bool) {
+func (h *Headers) tcpHeaders(n int) (int, bool) {
 	least := ipv4Header
 	if h.IPv6 {
 		least = ipv6Header
@@ -76,7 +76,7 @@ func (h Headers) tcpHeaders(n int) (int, bool) {
 }
 
 // patchIP makes seg's IP header that of segment n.
-func (h Headers) patchIP(seg []byte, n int) {
+func (h *Headers) patchIP(seg []byte, n int) {
 	if h.IPv6 {
 		binary.BigEndian.PutUint16(seg[h.L3+4:], uint16(len(seg)-h.L3-ipv6Header))
 		return
@@ -89,7 +89,7 @@ func (h Headers) patchIP(seg []byte, n int) {
 
 // patchTCP makes seg's TCP header that of the segment which begins at payload byte
 // at of frame, and finishes the checksum.
-func (h Headers) patchTCP(seg, frame []byte, at int, last bool) {
+func (h *Headers) patchTCP(seg, frame []byte, at int, last bool) {
 	tcp := seg[h.L4:]
 	seq := binary.BigEndian.Uint32(tcp[4:])
 	binary.BigEndian.PutUint32(tcp[4:], seq+uint32(at))
