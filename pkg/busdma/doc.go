@@ -39,17 +39,17 @@
 //
 // # The states of a map
 //
-//	                 Take              Load              Publish
-//	     +--------+  TakeRun  +-------+ LoadRun +--------+        +----------+
-//	---->| Pooled |---------->| Taken |-------->| Loaded |------->| InFlight |
-//	     +--------+           +-------+         +--------+        +----------+
-//	          ^      Put       | ^  ^   Unload      | |            |  |
-//	          +----------------|-+  +---------------+-|------------+  |
-//	                           |                      |               |
-//	                           |      Quarantine      v      Abandon  |
-//	                           |   +-------------+    |    Quarantine |
-//	                           +-->| Quarantined |<---+---------------+
-//	                               +-------------+
+//	+--------+ Take, TakeRun +-------+ Load, LoadRun +--------+ Publish +----------+
+//	| Pooled |-------------->| Taken |-------------->| Loaded |-------->| InFlight |
+//	|        |<--------------|       |<--------------|        |         |          |
+//	+--------+ Put, PutRun   |       | Unload        +--------+         |          |
+//	                         |       |<-------------------|-------------|          |
+//	                         +-------+ Unload             |             +----------+
+//	                             | Quarantine             | Quarantine       | Quarantine,
+//	                             v                        v                  v Abandon
+//	                         +---------------------------------------------------------+
+//	                         | Quarantined                until the pool is destroyed  |
+//	                         +---------------------------------------------------------+
 //
 // Every map of a pool is in one of them at any time, so free (pooled or taken) +
 // loaded + in flight + quarantined = created: [Pool.Counts], [Pool.Check].
@@ -65,8 +65,9 @@
 //
 // A tag and all that was made from it belong to one goroutine at a time. There is no
 // lock, no atomic and no channel in the package, and nothing is shared between two
-// tags, so that each queue can have its own and never wait. No operation between
-// [Pool.Take] and [Pool.Put] allocates.
+// tags, so that each queue can have its own and never wait. Neither Take and Put nor
+// anything between them allocates, and each costs a few nanoseconds: a byte of state,
+// a bit in a bitmap and two sums.
 //
 // Misuse is an error and changes nothing: a map loaded or put back twice, one of
 // another tag, a copy of one, a buffer that does not fit, the destruction of what is

@@ -8,9 +8,8 @@ import (
 
 // Load makes m stand for buf and returns the segment to tell the peer: Taken to
 // Loaded. A buf within m's own page is loaded in place, without a copy. Any other
-// is bounced: the segment begins at the start of the page, and [Tag.Sync] copies.
-// The caller keeps buf unchanged from Sync(PreWrite) on as long as it wants what it
-// says to be true, and alive until Unload.
+// is bounced: the segment begins at the start of the page, and buf is kept until
+// Unload, read at Sync(PreWrite) and written at Sync(PostRead).
 //
 // It fails with [ErrNotTaken], [ErrEmpty], [ErrTooLarge], [ErrBoundary], and as
 // every method with a map in hand with [ErrWrongTag], [ErrCopied], [ErrDestroyed].
@@ -59,7 +58,7 @@ func (t *Tag) LoadRun(run []Map, buf []byte, segs []Segment) ([]Segment, error) 
 	}
 	first := &run[0]
 	if first.self != first || first.tag != t {
-		return segs, first.refusal(t)
+		return segs, first.refusalInRun(t)
 	}
 	offset, place := locate(first.page, len(run)*xen.PageSize, buf)
 	switch place {
@@ -88,7 +87,7 @@ func (t *Tag) loadRun(run []Map, buf []byte, offset, size int, segs []Segment) (
 		// Real maps next to each other in memory are next to each other in one
 		// pool, and so are their pages.
 		if m.self != m || m.tag != t {
-			return segs, ErrNotContiguous
+			return segs, m.refusalInRun(t)
 		}
 		if m.State() != Taken {
 			return segs, ErrNotTaken

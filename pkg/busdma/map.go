@@ -124,3 +124,12 @@ func (m *Map) refusal(t *Tag) error {
 	}
 	return nil
 }
+
+// refusalInRun says why m, an element of a run, is no good for t. A copy there says
+// that the run was put together from elsewhere.
+func (m *Map) refusalInRun(t *Tag) error {
+	if m.self != nil && m.self != m {
+		return ErrNotContiguous
+	}
+	return m.refusal(t)
+}

@@ -1,6 +1,7 @@
 package busdma
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -46,8 +47,7 @@ func (t *Tag) AllocSlab(pages int) (*Slab, error) {
 	}
 	slab, err := t.AdoptSlab(granted)
 	if err != nil {
-		_ = granted.Free()
-		return nil, err
+		return nil, errors.Join(err, granted.Free())
 	}
 	return slab, nil
 }

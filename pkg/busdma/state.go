@@ -61,8 +61,8 @@ func span(i, end int) (word int, mask uint64, next int) {
 
 // lowest finds the first pooled map.
 func (s *PoolState) lowest() (int, bool) {
-	for w, word := range s.free {
-		if word != 0 {
+	for w := range s.free { // not by value, which would copy the bitmap
+		if word := s.free[w]; word != 0 {
 			return w*wordBits + bits.TrailingZeros64(word), true
 		}
 	}
