@@ -37,6 +37,11 @@ func TestCloseEndsAReadOfTheDeviceUnderWay(t *testing.T) {
 	if value, err := c.Read(t.Context(), "/echo"); value != "/echo\x00" || err != nil {
 		t.Errorf("echo %q, %v", value, err)
 	}
+	// The device's buffer of 4096 bytes holds the header, too.
+	value := strings.Repeat("v", MaxPayload-HeaderSize-len("/a\x00")+1)
+	if err := c.Write(t.Context(), "/a", value); !errors.Is(err, ErrTooBig) {
+		t.Errorf("value too long for the device: %v", err)
+	}
 	if err := inTime(t, "close", startErr(c.Close)); err != nil {
 		t.Errorf("close: %v", err)
 	}

@@ -141,9 +141,8 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 func TestErrorOfWriteIsTheAnswerOfTheDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fault error
-		var written int
 		read, _ := io.Pipe()
-		c := newClient(stream{read, writerFunc(func(b []byte) (int, error) { return written, fault }), read}, MaxPayload-HeaderSize)
+		c := New(stream{read, writerFunc(func(b []byte) (int, error) { return 0, fault }), read})
 		defer c.Close()
 
 		fault = &fs.PathError{Op: "write", Path: "device", Err: syscall.ENOSPC}
@@ -153,15 +152,61 @@ func TestErrorOfWriteIsTheAnswerOfTheDevice(t *testing.T) {
 		if len(c.conn.watches)+len(c.conn.pending)+len(c.conn.watchAcks) != 0 {
 			t.Error("refused watch left something behind")
 		}
-		// The device's buffer holds the header, too.
-		err := c.Write(t.Context(), "/a", strings.Repeat("v", MaxPayload-HeaderSize-len("/a\x00")+1))
-		if !errors.Is(err, ErrTooBig) {
-			t.Errorf("value too long for the device: %v", err)
+	})
+}
+
+func TestMessageCutOffWhenWrittenEndsTheConnection(t *testing.T) {
+	for fault, want := range map[error]error{syscall.ENOSPC: syscall.ENOSPC, nil: io.ErrShortWrite} {
+		synctest.Test(t, func(t *testing.T) {
+			read, _ := io.Pipe()
+			c := New(stream{read, writerFunc(func([]byte) (int, error) { return 3, fault }), read})
+			defer c.Close()
+			if err := c.Mkdir(t.Context(), "/a"); !errors.Is(err, ErrClosed) || !errors.Is(err, want) {
+				t.Errorf("write that ends with %v: %v", fault, err)
+			}
+		})
+	}
+}
+
+func TestReplyThatComesBeforeItsRequestIsIgnored(t *testing.T) {
+	script(t, func(t *testing.T, c *Client, p *peer) {
+		first := start(func() (string, error) { return c.Read(t.Context(), "/first") })
+		synctest.Wait() // it is being written
+		second := start(func() (string, error) { return c.Read(t.Context(), "/second") })
+		synctest.Wait()
+		p.reply(Header{Type: TypeRead, Request: 2}, "early")
+		p.reply(p.expect(TypeRead, "/first\x00"), "1")
+		p.reply(p.expect(TypeRead, "/second\x00"), "2")
+		for i, r := range []result[string]{<-first, <-second} {
+			if want := string('1' + rune(i)); r.value != want || r.err != nil {
+				t.Errorf("got %q, %v; want %q", r.value, r.err, want)
+			}
 		}
-		// A message cut off in the middle is the end, whatever the error.
-		written = 3
-		if err := c.Mkdir(t.Context(), "/a"); !errors.Is(err, ErrClosed) || !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("message cut off: %v", err)
+		if got := c.Stats().UnknownReplies; got != 1 {
+			t.Errorf("%d unknown replies", got)
 		}
 	})
 }
+
+func TestCloseWaitsForTheLastReadToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reading := make(chan struct{})
+		c := New(stream{
+			readerFunc(func([]byte) (int, error) { <-reading; return 0, io.EOF }),
+			io.Discard, io.NopCloser(nil),
+		})
+		closed := startErr(c.Close)
+		synctest.Wait()
+		if len(closed) != 0 {
+			t.Error("closed while the stream is still being read")
+		}
+		close(reading)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -180,11 +180,21 @@ func TestWatchEventsMayHaveMoreThanPathAndToken(t *testing.T) {
 }
 
 func TestDirectoryInPartsIsTheWholeDirectory(t *testing.T) {
+	lists := [][]string{}
 	for _, count := range []int{0, 1, 2, 5, 500, 3000} {
 		var names []string
 		for i := range count {
 			names = append(names, fmt.Sprint("node-", i*i))
 		}
+		lists = append(lists, names)
+	}
+	// Names that leave just enough room for the end of the list, or just not.
+	for size := MaxPayload/2 - 8; size < MaxPayload/2; size++ {
+		name := strings.Repeat("x", size)
+		lists = append(lists, []string{name, name}, []string{name, name + "x"})
+	}
+	for _, names := range lists {
+		count := len(names)
 		var list []byte
 		for last := false; !last; {
 			payload := AppendDirectoryPart(nil, 77, names, uint64(len(list)))
