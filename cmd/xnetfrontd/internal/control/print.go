@@ -1,0 +1,133 @@
+package control
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+)
+
+// Print writes s for people to read.
+func Print(w io.Writer, s *Status, now time.Time) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, age(s.Started, now))
+	for _, v := range s.Vifs {
+		fmt.Fprintln(&b)
+		printVif(&b, v, now)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func printVif(b *bytes.Buffer, v Vif, now time.Time) {
+	d := v.Device
+	if v.Problem != "" {
+		fmt.Fprintf(b, "vif %d on %s: NOT SERVED: %s\n", v.DevID, v.TAP, v.Problem)
+	}
+	if d == nil {
+		return
+	}
+	fmt.Fprintf(b, "vif %d on %s: %s for %s\n", v.DevID, d.TAP, d.State, age(d.Since, now))
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(b, "  %-9s "+format+"\n", append([]any{name}, args...)...)
+	}
+	if d.Reason != "" {
+		line("reason", "%s", d.Reason)
+	}
+	line("link", "index %d, address %s, MTU %d", d.IfIndex, d.MAC, d.MTU)
+	line("backend", "%s in domain %d: %s; connections so far: %d", d.Backend, d.BackendDomID, d.BackendState, d.Connects)
+	line("features", "%s", FeatureList(d.Features))
+	for _, name := range slices.Sorted(maps.Keys(d.Missing)) {
+		line("without", "%s: %s", name, d.Missing[name])
+	}
+	line("grants", "%d pages", d.Grants)
+	if l := d.Link; l != nil {
+		line("kernel", "sent %d packets, %d bytes, dropped %d; received %d packets, %d bytes, dropped %d",
+			l.TxPackets, l.TxBytes, l.TxDropped, l.RxPackets, l.RxBytes, l.RxDropped)
+	}
+	if len(d.Queues) > 0 {
+		fmt.Fprintln(b)
+		printQueues(b, d)
+	}
+}
+
+// PrintQueues writes the table of d's queues: a row for each direction, tx being from
+// the TAP to the ring.
+func PrintQueues(w io.Writer, d *netfront.Status) error {
+	var b bytes.Buffer
+	printQueues(&b, d)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// columns of the table of queues, with the counters that add up to each.
+var columns = []struct {
+	head     string
+	counters []string
+}{
+	{"PACKETS", []string{"packets"}},
+	{"BYTES", []string{"bytes"}},
+	{"SLOTS", []string{"slots"}},
+	{"NOTIFIES", []string{"notify_sent"}},
+	{"SUPPRESSED", []string{"notify_suppressed"}},
+	{"DROPS", []string{"drop_too_big", "drop_malformed", "drop_tap_error", "drop_backend_error", "drop_slots", "backend_error", "backend_dropped"}},
+}
+
+func printQueues(b *bytes.Buffer, d *netfront.Status) {
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row := func(cells ...string) { fmt.Fprintf(t, "%s\t\n", strings.Join(cells, "\t")) }
+	head := []string{"  QUEUE", ""}
+	for _, c := range columns {
+		head = append(head, c.head)
+	}
+	row(append(head, "MAPS", "FREE", "LOADED", "IN FLIGHT", "QUARANTINED")...)
+	for _, q := range d.Queues {
+		for _, dir := range []struct {
+			name string
+			netfront.DirectionStatus
+		}{{"tx", q.Tx}, {"rx", q.Rx}} {
+			cells := []string{fmt.Sprint(q.Number), dir.name}
+			for _, c := range columns {
+				sum := uint64(0)
+				for _, name := range c.counters {
+					sum += dir.Counters[name]
+				}
+				cells = append(cells, fmt.Sprint(sum))
+			}
+			m := dir.Maps
+			for _, n := range []uint32{m.Created, m.Free, m.Loaded, m.InFlight, m.Quarantined} {
+				cells = append(cells, fmt.Sprint(n))
+			}
+			row(cells...)
+		}
+	}
+	t.Flush() // to a bytes.Buffer, which does not fail
+}
+
+// FeatureList names what was negotiated, as the configuration's `disable` does.
+func FeatureList(f netfront.Features) string {
+	var names []string
+	for _, x := range []struct {
+		name string
+		on   bool
+	}{
+		{"sg", f.SG}, {"csum", f.Csum}, {"csum_ipv6", f.CsumIPv6},
+		{"gso_tcpv4", f.GSOv4}, {"gso_tcpv6", f.GSOv6}, {"split_channels", f.SplitChannels},
+	} {
+		if x.on {
+			names = append(names, x.name)
+		}
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, " ")
+}
+
+func age(since, now time.Time) time.Duration { return now.Sub(since).Round(time.Second) }
