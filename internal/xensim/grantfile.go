@@ -16,6 +16,9 @@ type grantFile struct {
 func (f *grantFile) call(q request) (reply, error) {
 	f.h.mu.Lock()
 	defer f.h.mu.Unlock()
+	if f.slabs == nil {
+		return reply{}, unix.EBADF
+	}
 	t := f.d.grants
 	switch q.Op {
 	case opAlloc:
@@ -129,6 +132,9 @@ type mapFile struct {
 func (f *mapFile) call(q request) (reply, error) {
 	f.h.mu.Lock()
 	defer f.h.mu.Unlock()
+	if f.maps == nil {
+		return reply{}, unix.EBADF
+	}
 	switch q.Op {
 	case opMap:
 		if q.Domain >= firstReservedDomID {
@@ -161,9 +167,9 @@ func (f *mapFile) call(q request) (reply, error) {
 		g.unmap()
 		return reply{}, nil
 	case opTable:
-		granter, err := f.h.domain(xen.DomID(min(q.Domain, firstReservedDomID)))
-		if err != nil {
-			return reply{}, err
+		granter := f.h.domains[xen.DomID(q.Domain)]
+		if granter == nil || q.Domain >= firstReservedDomID {
+			return reply{}, unix.ESRCH
 		}
 		o, err := granter.grants.words.share(0, maxGrants*8, false)
 		if err != nil {

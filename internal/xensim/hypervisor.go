@@ -20,9 +20,9 @@ type hypervisor struct {
 	allowRaise bool
 
 	mu      sync.Mutex
-	domains map[xen.DomID]*domain
-	serial  uint32 // last generation given to a port's slot, or link
-	noRoom  bool   // fault: allocations of grants fail
+	domains map[xen.DomID]*domain // nil: closed
+	serial  uint32                // last generation given to a port's slot, or link
+	noRoom  bool                  // fault: allocations of grants fail
 }
 
 // domain is created when its number is first used, and stays.
@@ -36,6 +36,9 @@ type domain struct {
 func (h *hypervisor) domain(id xen.DomID) (*domain, error) {
 	if d := h.domains[id]; d != nil {
 		return d, nil
+	}
+	if h.domains == nil {
+		return nil, unix.EBADF
 	}
 	if id >= firstReservedDomID {
 		return nil, unix.EINVAL
@@ -65,7 +68,7 @@ func (h *hypervisor) close() {
 	for _, d := range h.domains {
 		d.grants.words.close()
 	}
-	clear(h.domains)
+	h.domains = nil
 }
 
 // handle is the server's side of an open file.

@@ -32,7 +32,7 @@ func (t *GrantTable) drop() error {
 }
 
 // GrantTable returns the table of domain from. It must not be used after the
-// connection's Close.
+// connection's Close. It fails with [unix.ESRCH] if there is no such domain.
 func (c *Connection) GrantTable(from xen.DomID) (*GrantTable, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
