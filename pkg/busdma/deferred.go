@@ -95,7 +95,8 @@ type waitList struct {
 func (l *waitList) len() int { return len(l.list) - l.first }
 
 func (l *waitList) push(w waiter) {
-	if l.first != 0 && len(l.list) == cap(l.list) {
+	// Half of it at least must be gone to make moving the rest worth it.
+	if len(l.list) == cap(l.list) && l.first >= len(l.list)-l.first {
 		n := copy(l.list, l.list[l.first:])
 		clear(l.list[n:])
 		l.list, l.first = l.list[:n], 0

@@ -72,7 +72,7 @@ func TestWaitingLoadsOvertakeEachOther(t *testing.T) {
 	q.check(t)
 }
 
-func TestWaitListGrowsWithoutEndOrMixesUp(t *testing.T) {
+func TestLongWaitMixesLoadsUp(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	q.take(t)
 	first := q.take(t)
@@ -97,7 +97,7 @@ func TestWaitListGrowsWithoutEndOrMixesUp(t *testing.T) {
 	load()
 	load()
 	ok(t, q.pool.Put(first))
-	// The list is 1 or 2 long and never empty, so it has to make room by itself.
+	// The list is 1 or 2 long and never empty.
 	if n := testing.AllocsPerRun(5000, func() {
 		load()
 		q.release(t, held)

@@ -236,3 +236,16 @@ func TestTwoPoolsShareAState(t *testing.T) {
 	ok(t, one.Free())
 	ok(t, two.Free())
 }
+
+func TestOverwrittenRunIsLoaded(t *testing.T) {
+	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{MaxSegments: 3})
+	run := q.takeRun(t, 3)
+	copy(run[1:2], run[2:])
+	_, err := q.tag.LoadRun(run, make([]byte, 3*xen.PageSize), nil)
+	fails(t, err, busdma.ErrNotContiguous)
+	if run[0].State() != busdma.Taken {
+		t.Errorf("map is %v", run[0].State())
+	}
+	fails(t, q.pool.PutRun(run), busdma.ErrNotContiguous)
+	fails(t, q.pool.Check(), busdma.ErrCorrupt)
+}

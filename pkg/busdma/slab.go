@@ -93,7 +93,8 @@ func (s *Slab) NewMap(page int) (*Map, error) {
 
 // Free unmaps the pages and ends their grants. It fails with [ErrBusy] while a map
 // stands. Pages that the peer still has mapped, those in quarantine perhaps, stay
-// out of use in the kernel's hands until the peer lets go.
+// out of use in the kernel's hands until the peer lets go. When the kernel refuses,
+// the slab stands as before.
 func (s *Slab) Free() error {
 	if s.freed {
 		return fmt.Errorf("free slab: %w", ErrDestroyed)

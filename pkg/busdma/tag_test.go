@@ -187,3 +187,33 @@ func TestSlabBelievesGrantsWithoutPages(t *testing.T) {
 	}
 	ok(t, tag.Destroy())
 }
+
+// stuckPages cannot be freed at first.
+type stuckPages struct {
+	*heapPages
+	stuck bool
+}
+
+func (p *stuckPages) Free() error {
+	if p.stuck {
+		p.stuck = false
+		return xen.ErrClosed
+	}
+	return p.heapPages.Free()
+}
+
+func TestSlabIsForgottenThoughItWasNotFreed(t *testing.T) {
+	g := newHeapGrants(t)
+	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
+	ok(t, err)
+	pages, err := g.Alloc(peer, 1, true)
+	ok(t, err)
+	slab, err := tag.AdoptSlab(&stuckPages{pages.(*heapPages), true})
+	ok(t, err)
+	fails(t, slab.Free(), xen.ErrClosed)
+	fails(t, tag.Destroy(), busdma.ErrBusy)
+	ok(t, slab.Free())
+	ok(t, tag.Destroy())
+	_, err = tag.AdoptSlab(pages)
+	fails(t, err, busdma.ErrDestroyed)
+}
