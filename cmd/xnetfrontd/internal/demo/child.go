@@ -1,0 +1,166 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readyTimeout = 15 * time.Second
+	stopTimeout  = 15 * time.Second // longer than the daemon's own limit
+)
+
+// child is a process of this program that says over sd_notify when it is ready.
+type child struct {
+	name   string
+	cmd    *exec.Cmd
+	log    tail
+	exited chan struct{} // closed once err is there
+	err    error
+}
+
+// startChild starts the program in a side's namespace and waits until it is ready.
+func startChild(ctx context.Context, s *side, name, program, dir string, verbose io.Writer, args ...string) (*child, error) {
+	path := filepath.Join(dir, name+".notify")
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("make notification socket: %w", err)
+	}
+	c := &child{name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})}
+	c.log.also = verbose
+	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
+	if err := s.Start(c.cmd); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), ready.Close())
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.exited)
+		ready.Close()
+	}()
+	if err := c.awaitReady(ctx, ready); err != nil {
+		return nil, errors.Join(err, c.stop())
+	}
+	return c, nil
+}
+
+func (c *child) awaitReady(ctx context.Context, ready *net.UnixConn) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	got := make(chan struct{})
+	go watchReady(ready, got)
+	select {
+	case <-got:
+		return nil
+	case <-c.exited:
+		return c.failure()
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("%s (pid %d) did not become ready within %s: %s", c.name, c.cmd.Process.Pid, readyTimeout, c.log.last())
+		}
+		return ctx.Err()
+	}
+}
+
+// watchReady closes got with the first READY=1, and reads on, so that the process can
+// tell of its end too, until the socket is closed.
+func watchReady(socket *net.UnixConn, got chan<- struct{}) {
+	buf := make([]byte, 4096)
+	for ready := false; ; {
+		n, err := socket.Read(buf)
+		if err != nil {
+			return
+		}
+		if !ready && hasLine(string(buf[:n]), "READY=1") {
+			ready = true
+			close(got)
+		}
+	}
+}
+
+func hasLine(text, line string) bool {
+	for l := range strings.Lines(text) {
+		if strings.TrimSpace(l) == line {
+			return true
+		}
+	}
+	return false
+}
+
+// failure is the error for a process that ended by itself.
+func (c *child) failure() error {
+	why := "it exited with code 0"
+	if c.err != nil {
+		why = c.err.Error()
+	}
+	return fmt.Errorf("%s (pid %d) ended: %s: %s", c.name, c.cmd.Process.Pid, why, c.log.last())
+}
+
+// stop ends the process, by SIGTERM and if need be by SIGKILL, and fails unless it
+// ended with exit code 0.
+func (c *child) stop() error {
+	select {
+	case <-c.exited:
+		return nil // whoever waited for something else has reported it
+	default:
+	}
+	if err := c.cmd.Process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", c.name, err)
+	}
+	select {
+	case <-c.exited:
+		if c.err != nil {
+			return fmt.Errorf("stop %s: %w: %s", c.name, c.err, c.log.last())
+		}
+		return nil
+	case <-time.After(stopTimeout):
+		err := c.cmd.Process.Kill()
+		<-c.exited
+		return errors.Join(fmt.Errorf("stop %s: still there %s after SIGTERM, killed: %s", c.name, stopTimeout, c.log.last()), err)
+	}
+}
+
+// tail keeps the last lines that a process wrote.
+type tail struct {
+	also io.Writer // gets everything too; may be nil
+	mu   sync.Mutex
+	buf  []byte
+}
+
+const tailSize = 4096
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - tailSize; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	if t.also != nil {
+		return t.also.Write(p)
+	}
+	return len(p), nil
+}
+
+// last is the last line.
+func (t *tail) last() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := bytes.TrimSpace(t.buf)
+	if len(text) == 0 {
+		return "it wrote nothing"
+	}
+	return string(text[bytes.LastIndexByte(text, '\n')+1:])
+}

@@ -1,0 +1,98 @@
+// Package netspace gives a program network namespaces of its own, without names and
+// without ip(8): nothing is left of one when the last process in it ends, however
+// that happens.
+package netspace
+
+import (
+	"fmt"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Space is a network namespace and a thread that lives in it. Sockets and processes
+// that are made on that thread belong to the namespace; once made, a socket can be
+// used by any goroutine.
+type Space struct {
+	// Links configures the namespace's links from any goroutine.
+	Links *netlink.Handle
+	calls chan func()
+	ended chan struct{}
+}
+
+// New makes a namespace, with lo up. Without permission the error is EPERM.
+func New() (*Space, error) {
+	s := &Space{calls: make(chan func()), ended: make(chan struct{})}
+	made := make(chan error)
+	go func() {
+		defer close(s.ended)
+		// Never unlocked: the thread is spoilt for other goroutines, and ends with
+		// this one.
+		runtime.LockOSThread()
+		err := s.unshare()
+		made <- err
+		if err != nil {
+			return
+		}
+		for f := range s.calls {
+			f()
+		}
+	}()
+	if err := <-made; err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Space) unshare() error {
+	ns, err := netns.New()
+	if err != nil {
+		return fmt.Errorf("make a network namespace: %w", err)
+	}
+	defer ns.Close()
+	links, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink in the new namespace: %w", err)
+	}
+	lo, err := links.LinkByName("lo")
+	if err == nil {
+		err = links.LinkSetUp(lo)
+	}
+	if err != nil {
+		links.Close()
+		return fmt.Errorf("set lo up in the new namespace: %w", err)
+	}
+	s.Links = links
+	return nil
+}
+
+// Do calls f on the namespace's thread.
+func (s *Space) Do(f func() error) error {
+	result := make(chan error, 1)
+	s.calls <- func() { result <- f() }
+	return <-result
+}
+
+// Start starts a process in the namespace, in a process group of its own: a
+// terminal's Ctrl-C is for the program that made the namespace. The process is killed
+// by Close and when this program dies, since PR_SET_PDEATHSIG watches the thread that
+// forked.
+func (s *Space) Start(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	cmd.SysProcAttr.Setpgid = true
+	return s.Do(cmd.Start)
+}
+
+// Close ends the thread and, unless somebody else is in it, the namespace.
+func (s *Space) Close() {
+	s.Links.Close()
+	close(s.calls)
+	<-s.ended
+}
