@@ -1,0 +1,163 @@
+package netback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+	"go.uber.org/zap"
+)
+
+// connect takes the frontend's rings into use (connect). As in Linux nobody hears of
+// a failure but the error node: the state goes to Connected all the same.
+func (v *Vif) connect(ctx context.Context) {
+	if v.port == nil {
+		return
+	}
+	store := v.backend.conn.Store()
+	w, err := readWishes(ctx, store, v.front)
+	if err != nil {
+		v.fail(ctx, err)
+		return
+	}
+	if most := max(v.options.Features.MaxQueues, 1); w.queues > most {
+		v.fail(ctx, fmt.Errorf("guest requested %d queues, exceeding the maximum of %d", w.queues, most))
+		return
+	}
+	if w.queues == 0 {
+		v.fail(ctx, errors.New("allocating queues"))
+		return
+	}
+	mac, err := store.Read(ctx, v.dir+"/"+netif.KeyMAC)
+	if err == nil {
+		_, err = net.ParseMAC(mac)
+	}
+	if err != nil {
+		v.fail(ctx, fmt.Errorf("parsing %s/mac: %w", v.dir, err))
+		return
+	}
+	// Without request-rx-copy Linux reads nothing of what follows, and tells nobody.
+	if w.rxCopy {
+		v.takes = w.Takes
+		v.rxNotify = v.rxNotify && w.rxNotify // never comes back
+	}
+	v.mcast.on.Store(w.mcast)
+	if err := v.openQueues(ctx, w.queues); err != nil {
+		v.fail(ctx, err)
+		return
+	}
+	v.mu.Lock()
+	v.setCarrier(!v.Disabled())
+	v.signal()
+	v.mu.Unlock()
+	v.hotplug = true // until its status says otherwise, which is read next
+	v.hotplugChanged(ctx)
+}
+
+// openQueues opens n queues and runs their workers.
+func (v *Vif) openQueues(ctx context.Context, n int) error {
+	ports, err := v.port.Attach(n, v.takes)
+	if err != nil {
+		return fmt.Errorf("attach port: %w", err)
+	}
+	if v.options.LostEOI > 0 && chance(v.options.LostEOI) {
+		v.faults.Inject(LostEOI, v.faults.Left(LostEOI)+1)
+	}
+	bytes, interval := v.readRate(ctx)
+	var queues []*queue
+	for i := range n {
+		dir := v.front
+		if n > 1 {
+			dir += "/" + netif.QueueDir(i)
+		}
+		nodes, err := readQueueNodes(ctx, v.backend.conn.Store(), dir)
+		if err == nil {
+			var q *queue
+			if q, err = v.openQueue(i, nodes, ports[i]); err == nil {
+				q.tx.credit = newCredit(bytes, interval, time.Now())
+				queues = append(queues, q)
+				continue
+			}
+			err = fmt.Errorf("mapping shared-frames %d/%d port tx %d rx %d: %w",
+				nodes.txRef, nodes.rxRef, nodes.txPort, nodes.rxPort, err)
+		}
+		for _, q := range queues {
+			err = errors.Join(err, q.close())
+		}
+		return errors.Join(err, v.port.Detach())
+	}
+	v.stalls.Store(0)
+	v.mu.Lock()
+	v.queues = queues
+	v.mu.Unlock()
+	for _, q := range queues {
+		q.start()
+	}
+	return nil
+}
+
+// disconnect lets go of the frontend's rings (backend_disconnect). The list of
+// multicast addresses goes with them.
+func (v *Vif) disconnect() {
+	v.mu.Lock()
+	queues := v.queues
+	v.queues = nil
+	v.setCarrier(false)
+	v.signal()
+	v.mu.Unlock()
+	for _, q := range queues {
+		q.stop()
+	}
+	if queues == nil {
+		return
+	}
+	if err := v.port.Detach(); err != nil {
+		v.log.Warn("detach port", zap.Error(err))
+	}
+	for _, q := range queues {
+		if err := q.close(); err != nil {
+			v.log.Warn("close queue", zap.Int("queue", q.index), zap.Error(err))
+		}
+	}
+	v.mcast.clear()
+}
+
+// readRate reads the limit on what the guest sends.
+func (v *Vif) readRate(ctx context.Context) (bytes uint64, interval time.Duration) {
+	value, err := v.backend.conn.Store().Read(ctx, v.dir+"/"+netif.KeyRate)
+	v.rate = value
+	if errors.Is(err, xenstore.ErrNotFound) {
+		return 0, 0
+	}
+	if err == nil {
+		bytes, interval, err = parseRate(value)
+	}
+	if err != nil {
+		v.log.Warn("failed to parse network rate limit, traffic unlimited", zap.Error(err))
+		return 0, 0
+	}
+	return bytes, interval
+}
+
+// rateChanged gives the queues a new limit, if there is one.
+func (v *Vif) rateChanged(ctx context.Context) {
+	before := v.rate
+	bytes, interval := v.readRate(ctx)
+	if v.rate == before {
+		return
+	}
+	for _, q := range v.queues {
+		q.tx.newRate.Store(&rate{bytes, interval})
+		q.tx.wait.wake()
+	}
+}
+
+// rate is a limit on its way to a tx worker.
+type rate struct {
+	bytes    uint64
+	interval time.Duration
+}
