@@ -71,7 +71,8 @@ const (
 //   - csum_blank: NEEDS_CSUM. The pseudo-header's sum, which the field should hold
 //     already, is written anew: some systems leave the length out of it when
 //     segmenting. It is not where Headers.NoPseudo says that the addresses or the
-//     length may be others.
+//     length may be others. Padding behind the datagram stays; a sender that leaves
+//     checksums open does not pad, and the receiving IP layer cuts it off.
 //   - GSO: as well, and NEEDS_CSUM even if csum_blank is missing (RxGSOFixup). The
 //     kernel copies the IPv4 header checksum's correctness into each segment, so it
 //     is made right. A frame which needs no cutting loses the GSO (RxGSOCleared).
@@ -242,8 +243,10 @@ type TxPlan struct {
 }
 
 // CheckTx decides how a frame read from the TAP reaches the ring. V is the kernel's
-// header, h what [ParseHeaders] made of the frame, with whatever error, and frameLen
-// the frame's size in bytes. h is not looked at unless v.Pending().
+// header, h what [ParseHeaders] made of the frame, and frameLen the frame's size in
+// bytes. h is not looked at unless v.Pending(). It may come with [ErrMalformed], for
+// Linux may send such frames; after [ErrTruncated] more of the frame is to be parsed
+// first, or GSO is refused.
 //
 // csum_blank goes on the ring only where the checksum v points at is the one which
 // netback will find ([Headers.CanOffload]), the backend has the feature, and no

@@ -152,7 +152,7 @@ func TestDeriveRxLeavesADoubtfulValidatedFrameToTheGuest(t *testing.T) {
 	zero := noSum.build(t)
 	zero[noSum.fieldAt()], zero[noSum.fieldAt()+1] = 0, 0
 	cases := map[string][]byte{
-		"too small to be worth it": frame{payload: filled(minValidated-54-1)}.build(t),
+		"too small to be worth it": frame{payload: filled(minValidated - 54 - 1)}.build(t),
 		"UDP without checksum":     zero,
 		"source route":             frame{options: sourceRoute, payload: filled(700)}.build(t),
 		"routing header":           frame{ipv6: true, chain: protoRouting, extension: routing(protoTCP), payload: filled(700)}.build(t),
