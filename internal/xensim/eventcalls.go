@@ -69,6 +69,8 @@ func (f *eventFile) describePeer(number uint32) (reply, error) {
 	return r, nil
 }
 
+// describe is what a process gets that begins to use f. The one before may have died
+// in the middle of a Notify: that is made good here.
 func (f *eventFile) describe() (reply, error) {
 	r, err := f.objects()
 	if err != nil {
@@ -77,6 +79,9 @@ func (f *eventFile) describe() (reply, error) {
 	for _, p := range f.slots {
 		if p != nil {
 			r.Values = append(r.Values, uint64(p.number), uint64(p.slot))
+			if p.peer != nil {
+				p.peer.rouse()
+			}
 		}
 	}
 	return r, nil

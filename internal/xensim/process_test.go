@@ -299,6 +299,34 @@ func TestGrantsOutliveTheProcessThatPassedThemOn(t *testing.T) {
 	eventually(t, "grants outlive their last handle", func() bool { return len(s.GrantsInUse(1)) == 0 })
 }
 
+func TestLargestAllocationFitsOneMessage(t *testing.T) {
+	dir := t.TempDir()
+	s := newServer(t, Options{Dir: dir, GrantLimit: maxGrants})
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, dir, 1)
+	if _, err := c.Grants().Alloc(0, maxAlloc+1, true); !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("alloc too much: %v", err)
+	}
+	p := alloc(t, c, 0, maxAlloc, true)
+	if n := len(s.GrantsInUse(1)); n != maxAlloc || len(p.Refs()) != maxAlloc {
+		t.Fatalf("%d grants, %d refs", n, len(p.Refs()))
+	}
+	// The table has fewer entries than the limit allows.
+	for range maxGrants/maxAlloc - 1 {
+		p, err := c.Grants().Alloc(0, maxAlloc, true)
+		if errors.Is(err, xen.ErrGrantLimit) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Free()
+	}
+	t.Fatal("more references than the table has entries")
+}
+
 func TestReadOnlyGrantCannotBeMappedForWriting(t *testing.T) {
 	_, dir := listening(t)
 	front, back := dial(t, dir, 1), dial(t, dir, 0)
