@@ -12,5 +12,6 @@ require (
 	github.com/vishvananda/netns v0.0.5
 	go.uber.org/multierr v1.11.0
 	go.uber.org/zap v1.28.0
+	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0
 )
