@@ -20,7 +20,9 @@ type Operations interface {
 	// it, if need be. Path and value together are limited ([ErrTooBig]): to
 	// MaxPayload - 1 bytes, on the kernel's device to HeaderSize less.
 	Write(ctx context.Context, path, value string) error
-	// Directory returns the names of the nodes directly below path, in no order.
+	// Directory returns the names of the nodes directly below path, in no order. Names
+	// of more than MaxPayload bytes in all are [ErrTooBig] for servers that cannot give
+	// them in parts, such as oxenstored.
 	Directory(ctx context.Context, path string) ([]string, error)
 	// Mkdir makes a node with an empty value unless it exists, and those above it.
 	Mkdir(ctx context.Context, path string) error
@@ -33,7 +35,8 @@ type Operations interface {
 	SetPermissions(ctx context.Context, path string, perms []Permission) error
 }
 
-// Client is a connection to xenstored. Any goroutine may call any of its methods.
+// Client is a connection to xenstored. Any goroutine may call any of its methods. What
+// they ask is done one after the other.
 //
 // When the connection dies, or is closed, every call fails with [ErrClosed], wrapped
 // with the reason, and every [Watch] ends. It does not come back: watches and
@@ -51,7 +54,8 @@ type Stats struct {
 }
 
 // New makes a client of rw and owns it. Each message is written with one call of
-// Write. Close of rw must end a Read or Write that is under way.
+// Write, and only when the one before has its reply. Close of rw must end a Read or
+// Write that is under way.
 func New(rw io.ReadWriteCloser) *Client { return newClient(rw, MaxPayload) }
 
 func newClient(rw io.ReadWriteCloser, maxPayload int) *Client {

@@ -12,34 +12,36 @@ import (
 // directions: the reader routes what comes in and never waits for anybody; the writer
 // writes what is queued. So a caller can leave at any time, even while the other side
 // does not read.
+//
+// There is one request at a time: the next is written when the reply to the last is
+// there. More would be mixed up by the kernel's device, which since Linux 4.11 returns
+// from write(2) before it has sent the payload, and keeps it in a buffer that the next
+// write(2) overwrites (xenbus_dev_request_and_reply). It also means that the server
+// has carried out everything in the order in which it was queued.
 type connection struct {
 	rw         io.ReadWriteCloser
 	closeRW    func() error // rw.Close, once
 	maxPayload int          // bytes of payload that the other side takes
 	goroutines sync.WaitGroup
 	dead       chan struct{} // closed when err is set
-	work       chan struct{} // of one: tells the writer to look at queue
+	work       chan struct{} // of one: tells the writer to look at queue and current
 
 	mu        sync.Mutex
-	err       error                // why the connection is dead
-	queue     []*exchange          // to be written, in this order
-	pending   map[uint32]*exchange // all that have no reply yet, by request id
-	watchAcks []*exchange          // the written ones of pending that are WATCH or UNWATCH, oldest first
-	watches   map[string]*Watch    // by token
+	err       error             // why the connection is dead
+	queue     []*exchange       // to be written, in this order
+	current   *exchange         // written, or being written, without a reply yet
+	watches   map[string]*Watch // by token
 	lastID    uint32
 	lastToken uint64
 	stats     Stats
 }
 
-// exchange is one request and its reply. The fields below done belong to the
-// connection's lock.
+// exchange is one request and its reply.
 type exchange struct {
-	header  Header
-	payload []byte
-	done    chan reply // of one, so that the reader never waits
-
-	written   bool // the writer has it, or had it
-	abandoned bool // nobody waits for the reply, which must come all the same
+	header    Header
+	payload   []byte
+	done      chan reply // of one, so that the reader never waits
+	abandoned bool       // nobody waits for the reply; belongs to the connection's lock
 }
 
 type reply struct {
@@ -54,7 +56,6 @@ func newConnection(rw io.ReadWriteCloser, maxPayload int) *connection {
 		maxPayload: maxPayload,
 		dead:       make(chan struct{}),
 		work:       make(chan struct{}, 1),
-		pending:    make(map[uint32]*exchange),
 		watches:    make(map[string]*Watch),
 	}
 	c.goroutines.Go(c.readAll)
@@ -96,21 +97,12 @@ func (c *connection) submit(call *exchange) error {
 	if c.err != nil {
 		return c.err
 	}
-	// 0 is left out: it is what old kernels put into the acks of watches.
-	for c.lastID++; c.lastID == 0 || c.pending[c.lastID] != nil; c.lastID++ {
-	}
-	call.header.Request = c.lastID
-	c.pending[c.lastID] = call
 	c.queue = append(c.queue, call)
-	select {
-	case c.work <- struct{}{}:
-	default:
-	}
+	c.wakeWriter()
 	return nil
 }
 
-// detach queues a request whose reply nobody waits for. Requests of one connection are
-// carried out in order, so there is nothing to wait for. The caller holds the lock.
+// detach queues a request whose reply nobody waits for. The caller holds the lock.
 func (c *connection) detach(typ MessageType, tx uint32, payload []byte) {
 	// On a dead connection the server has ended everything by itself.
 	_ = c.submit(&exchange{header: Header{Type: typ, Transaction: tx}, payload: payload, abandoned: true})
@@ -121,26 +113,19 @@ func (c *connection) detach(typ MessageType, tx uint32, payload []byte) {
 func (c *connection) abandon(call *exchange) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pending[call.header.Request] != call {
-		return false
-	}
-	if !call.written {
-		c.queue = slices.DeleteFunc(c.queue, func(q *exchange) bool { return q == call })
-		c.forget(call)
+	if i := slices.Index(c.queue, call); i >= 0 {
+		c.queue = slices.Delete(c.queue, i, i+1)
 		return true
 	}
-	// The id stays taken until the late reply, which could else be another's.
+	if c.current != call {
+		return false
+	}
+	// It stays the current one until the late reply has come.
 	call.abandoned = true
 	if call.header.Type == TypeWatch {
 		c.detach(TypeUnwatch, 0, call.payload)
 	}
 	return true
-}
-
-// forget ends a call's claim to a reply. The caller holds the lock.
-func (c *connection) forget(call *exchange) {
-	delete(c.pending, call.header.Request)
-	c.watchAcks = slices.DeleteFunc(c.watchAcks, func(w *exchange) bool { return w == call })
 }
 
 // fail ends the connection because of cause, nil if it was closed by its owner.
@@ -152,17 +137,28 @@ func (c *connection) fail(cause error) error {
 			c.err = fmt.Errorf("%w: %w", ErrClosed, cause)
 		}
 		close(c.dead)
-		for _, call := range c.pending {
+		if c.current != nil {
+			c.current.finish(reply{err: c.err})
+		}
+		for _, call := range c.queue {
 			call.finish(reply{err: c.err})
 		}
-		c.queue, c.pending, c.watchAcks, c.watches = nil, nil, nil, nil
+		c.queue, c.current, c.watches = nil, nil, nil
 	}
 	c.mu.Unlock()
 	return c.closeRW()
 }
 
+// finish gives the caller, if there still is one, the reply.
 func (x *exchange) finish(r reply) {
 	if !x.abandoned {
 		x.done <- r
+	}
+}
+
+func (c *connection) wakeWriter() {
+	select {
+	case c.work <- struct{}{}:
+	default:
 	}
 }

@@ -75,8 +75,8 @@ func FuzzClient(f *testing.F) {
 	), uint8(16))
 	f.Add(slices.Concat(message(TypeRead, 1, ""), message(TypeDirectory, 1, "a\x00"), message(TypeRead, 2, "x")), uint8(1))
 	f.Fuzz(func(t *testing.T, data []byte, piece uint8) {
-		requests := &await{done: make(chan struct{}), n: 3}
-		c := New(stream{&pieces{data: data, size: int(piece) + 1, after: requests.done}, requests, io.NopCloser(nil)})
+		requests := &begun{c: make(chan struct{})}
+		c := New(stream{&pieces{data: data, size: int(piece) + 1, after: requests.c}, requests, io.NopCloser(nil)})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var wg sync.WaitGroup
@@ -123,15 +123,13 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// await is a writer that closes done with its nth write.
-type await struct {
-	done chan struct{}
-	n    int
+// begun is a writer that closes c with its first write.
+type begun struct {
+	c    chan struct{}
+	once sync.Once
 }
 
-func (w *await) Write(b []byte) (int, error) {
-	if w.n--; w.n == 0 {
-		close(w.done)
-	}
+func (w *begun) Write(b []byte) (int, error) {
+	w.once.Do(func() { close(w.c) })
 	return len(b), nil
 }

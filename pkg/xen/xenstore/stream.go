@@ -11,11 +11,10 @@ func (c *connection) readAll() {
 	r := bufio.NewReaderSize(c.rw, HeaderSize+MaxPayload)
 	for {
 		h, payload, err := ReadMessage(r)
-		if err != nil {
-			_ = c.fail(fmt.Errorf("read message: %w", err))
-			return
+		if err == nil {
+			err = c.route(h, payload)
 		}
-		if err := c.route(h, payload); err != nil {
+		if err != nil {
 			_ = c.fail(fmt.Errorf("read message: %w", err))
 			return
 		}
@@ -40,44 +39,37 @@ func (c *connection) route(h Header, payload []byte) error {
 		}
 		return nil
 	}
-	call := c.answered(h)
-	if call == nil {
+	call := c.current
+	if call == nil || !call.answeredBy(h) {
 		c.stats.UnknownReplies++
 		return nil
 	}
 	if h.Type != call.header.Type && h.Type != TypeError {
 		return fmt.Errorf("%w: reply %v to request %v", ErrMalformed, h.Type, call.header.Type)
 	}
-	c.forget(call)
 	r := reply{payload: payload}
 	if h.Type == TypeError {
 		r = reply{err: ParseError(payload)}
 	}
+	c.current = nil
+	c.wakeWriter()
 	if call.abandoned {
 		c.stats.LateReplies++
 		c.undo(call, r)
-		return nil
 	}
 	call.finish(r)
 	return nil
 }
 
-// answered finds the call that a reply is for; nil if there is none. The caller holds
-// the lock.
-func (c *connection) answered(h Header) *exchange {
-	if call := c.pending[h.Request]; call != nil && call.written {
-		return call
+// answeredBy tells whether a reply is the one to this request.
+func (x *exchange) answeredBy(h Header) bool {
+	if h.Request == x.header.Request {
+		return true
 	}
-	// The device makes the acks of watches itself, in the order of the requests. Those
-	// of old kernels have nothing but type and length (xenbus_write_watch).
-	if h.Request == 0 {
-		for _, call := range c.watchAcks {
-			if call.header.Type == h.Type {
-				return call
-			}
-		}
-	}
-	return nil
+	// The device makes the acks of watches itself. Those of old kernels have nothing
+	// but type and length (xenbus_write_watch).
+	watch := h.Type == TypeWatch || h.Type == TypeUnwatch
+	return watch && h.Request == 0 && h.Type == x.header.Type
 }
 
 // undo ends the transaction that a late reply has begun: xenstored allows a domain few
@@ -122,30 +114,32 @@ func (c *connection) writeAll() {
 	}
 }
 
-// next takes the request that is to be written next; nil if there is none.
+// next takes the request that is to be written now; nil if there is none.
 func (c *connection) next() *exchange {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue) == 0 {
+	if c.current != nil || len(c.queue) == 0 {
 		return nil
 	}
 	call := c.queue[0]
 	c.queue[0] = nil // or the array would keep it
 	c.queue = c.queue[1:]
-	call.written = true // the reply may come before the write returns
-	if call.header.Type == TypeWatch || call.header.Type == TypeUnwatch {
-		c.watchAcks = append(c.watchAcks, call)
+	// 0 is left out: it is what old kernels put into the acks of watches.
+	if c.lastID++; c.lastID == 0 {
+		c.lastID++
 	}
+	call.header.Request = c.lastID
+	c.current = call
 	return call
 }
 
 // refuse ends a call that the write itself has answered: the kernel's device does so
-// with a watch which xenstored refuses. Nothing was sent, so the connection lives on.
+// with a watch which xenstored refuses. The connection lives on.
 func (c *connection) refuse(call *exchange, answer error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pending[call.header.Request] == call {
-		c.forget(call)
+	if c.current == call {
+		c.current = nil
 		call.finish(reply{err: answer})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"slices"
 	"strings"
 	"syscall"
@@ -12,21 +13,21 @@ import (
 )
 
 func TestGarbageEndsTheConnectionWithItsReason(t *testing.T) {
-	whole := AppendMessage(nil, Header{Type: TypeRead, Request: 1}, []byte("value"))
+	whole := AppendMessage(nil, Header{Type: TypeRead, Request: 2}, []byte("value"))
 	for name, test := range map[string]struct {
 		sent  []byte
 		cause error
 		text  string
 	}{
 		"payload too long": {
-			Header{Type: TypeRead, Request: 1, Length: 1 << 30}.Append(nil),
+			Header{Type: TypeRead, Request: 2, Length: 1 << 30}.Append(nil),
 			ErrMalformed, "READ with 1073741824 bytes of payload",
 		},
 		"text instead of a header": {
 			[]byte("HTTP/1.1 400 Bad Request\r\n"), ErrMalformed, "bytes of payload",
 		},
 		"reply of another type": {
-			AppendMessage(nil, Header{Type: TypeWrite, Request: 1}, []byte(Acknowledgement)),
+			AppendMessage(nil, Header{Type: TypeWrite, Request: 2}, []byte(Acknowledgement)),
 			ErrMalformed, "reply WRITE to request READ",
 		},
 		"event without its token": {
@@ -40,13 +41,13 @@ func TestGarbageEndsTheConnectionWithItsReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			script(t, func(t *testing.T, c *Client, p *peer) {
+				w, _ := p.watch(c, "/b") // request 1
 				read := start(func() (string, error) { return c.Read(t.Context(), "/a") })
-				p.expect(TypeRead, "/a\x00")
-				update := startErr(func() error {
+				p.expect(TypeRead, "/a\x00")      // request 2
+				update := startErr(func() error { // waits
 					return c.Update(t.Context(), func(Operations) error { return nil })
 				})
-				p.expect(TypeTransactionStart, "\x00")
-				w, _ := p.watch(c, "/b")
+				synctest.Wait()
 				if _, err := p.Write(test.sent); err != nil {
 					t.Fatal(err)
 				}
@@ -75,45 +76,49 @@ func TestGarbageEndsTheConnectionWithItsReason(t *testing.T) {
 }
 
 func TestCloseEndsEveryCallAndMayComeTwice(t *testing.T) {
-	script(t, func(t *testing.T, c *Client, p *peer) {
-		written := startErr(func() error { return c.Mkdir(t.Context(), "/a") })
-		p.expect(TypeMkdir, "/a\x00")
-		unsent := startErr(func() error { return c.Mkdir(t.Context(), "/b") })
-		synctest.Wait()
-		waiting := startErr(func() error { return c.Mkdir(t.Context(), "/c") })
-		synctest.Wait()
-		if err := c.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-		for _, ch := range []<-chan error{written, unsent, waiting} {
-			if err := <-ch; !errors.Is(err, ErrClosed) {
-				t.Errorf("call: %v", err)
+	for _, read := range []bool{false, true} { // or is the server yet to read the first
+		script(t, func(t *testing.T, c *Client, p *peer) {
+			first := startErr(func() error { return c.Mkdir(t.Context(), "/a") })
+			synctest.Wait()
+			second := startErr(func() error { return c.Mkdir(t.Context(), "/b") })
+			synctest.Wait()
+			if read {
+				p.expect(TypeMkdir, "/a\x00")
 			}
-		}
-		if err := c.Close(); err != nil {
-			t.Errorf("close again: %v", err)
-		}
-		if _, err := c.Read(t.Context(), "/d"); !errors.Is(err, ErrClosed) {
-			t.Errorf("call after close: %v", err)
-		}
-	})
+			if err := c.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			for _, ch := range []<-chan error{first, second} {
+				if err := <-ch; !errors.Is(err, ErrClosed) {
+					t.Errorf("call: %v", err)
+				}
+			}
+			if err := c.Close(); err != nil {
+				t.Errorf("close again: %v", err)
+			}
+			if _, err := c.Read(t.Context(), "/d"); !errors.Is(err, ErrClosed) {
+				t.Errorf("call after close: %v", err)
+			}
+		})
+	}
 }
 
 func TestEachMessageIsOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
 		var writes [][]byte
-		release := make(chan struct{})
-		read, _ := io.Pipe()
-		c := New(stream{read, writerFunc(func(b []byte) (int, error) {
-			<-release // so that the others queue up behind the first
+		c := New(stream{near, writerFunc(func(b []byte) (int, error) {
 			writes = append(writes, slices.Clone(b))
-			return len(b), nil
-		}), read})
+			return near.Write(b)
+		}), near})
+		defer c.Close()
+		p := &peer{t, far}
 		for range 5 {
 			go c.Write(t.Context(), "/a", "value")
 		}
-		synctest.Wait()
-		close(release)
+		for range 5 {
+			p.ok(p.expect(TypeWrite, "/a\x00value"))
+		}
 		synctest.Wait()
 		if len(writes) != 5 {
 			t.Errorf("%d writes for 5 messages", len(writes))
@@ -124,7 +129,6 @@ func TestEachMessageIsOneWrite(t *testing.T) {
 				t.Errorf("write of %d bytes: %+v, %v", len(b), h, err)
 			}
 		}
-		c.Close()
 	})
 }
 
@@ -149,7 +153,7 @@ func TestErrorOfWriteIsTheAnswerOfTheDevice(t *testing.T) {
 		if _, err := c.Watch(t.Context(), "/a"); !errors.Is(err, ErrNoSpace) {
 			t.Errorf("watch over quota: %v", err)
 		}
-		if len(c.conn.watches)+len(c.conn.pending)+len(c.conn.watchAcks) != 0 {
+		if len(c.conn.watches) != 0 || c.conn.current != nil {
 			t.Error("refused watch left something behind")
 		}
 	})

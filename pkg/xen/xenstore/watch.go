@@ -31,7 +31,9 @@ type Watch struct {
 
 // Watch reports changes of path and of everything below it until it is closed. A
 // report comes at once, before anything has changed. Path may be a special name such
-// as @releaseDomain. The context is for setting the watch up only.
+// as @releaseDomain. The context is for setting the watch up only. A domain may have
+// some hundred watches; one more is refused with [ErrTooBig] by xenstored, and with
+// [ErrQuota] by oxenstored, of which the kernel's device makes an [ErrInvalid].
 func (c *Client) Watch(ctx context.Context, path string) (*Watch, error) {
 	if err := CheckWatchPath(path); err != nil {
 		return nil, &Error{Op: opWatch, Path: path, Err: err}
