@@ -16,14 +16,14 @@ import (
 
 // rxRig is an RxQueue between a backend and a place for frames.
 type rxRig struct {
-	t      *testing.T
+	t      testing.TB
 	grants *heapGrants
 	q      *RxQueue
 	back   *ring.Back[netif.RxSlot]
 	out    *sink
 }
 
-func newRxRig(t *testing.T, maps int) *rxRig {
+func newRxRig(t testing.TB, maps int) *rxRig {
 	t.Helper()
 	r := &rxRig{t: t, grants: newHeapGrants(), out: &sink{}}
 	tag, slab, page := testDMA(t, r.grants, false, maps)

@@ -16,7 +16,7 @@ import (
 // txRig is a TxQueue between a queue of reads and a backend that checks what
 // netback would.
 type txRig struct {
-	t        *testing.T
+	t        testing.TB
 	grants   *heapGrants
 	in       *fifo
 	q        *TxQueue
@@ -32,7 +32,7 @@ type txGot struct {
 	gso   *netif.Extra
 }
 
-func newTxRig(t *testing.T, f Features, maps int) *txRig {
+func newTxRig(t testing.TB, f Features, maps int) *txRig {
 	t.Helper()
 	r := &txRig{t: t, grants: newHeapGrants(), in: &fifo{}}
 	tag, slab, page := testDMA(t, r.grants, true, maps)
