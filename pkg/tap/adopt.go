@@ -25,7 +25,7 @@ func (d *Device) KeeperFD() int {
 func Adopt(cfg Config, keeper int, queues []int) (*Device, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := &Device{keeper: -1}
+	d := &Device{keeper: -1, ns: noNamespace()}
 	if err := d.adopt(cfg, keeper, queues); err != nil {
 		return nil, fmt.Errorf("adopt link: %w", errors.Join(err, d.Close()))
 	}
@@ -68,6 +68,8 @@ func (d *Device) adopt(cfg Config, keeper int, queues []int) error {
 	}
 	d.index = link.Attrs().Index
 	d.carrier = link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+	// To try them would change them. Every kernel with multi-queue TAPs has these.
+	d.accepted = OffloadCsum | OffloadTSO4 | OffloadTSO6
 	d.uringErr = chooseEngine(cfg, keeper)
 	return nil
 }

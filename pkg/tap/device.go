@@ -86,7 +86,7 @@ func create(cfg Config, after func(step string) error) (*Device, error) {
 	// The link, its descriptors and the netlink socket must be of one namespace.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := &Device{keeper: -1}
+	d := &Device{keeper: -1, ns: noNamespace()}
 	for _, s := range d.createSteps(cfg) {
 		err := s.do()
 		if err == nil {
@@ -224,8 +224,5 @@ func (d *Device) end(remove bool) error {
 	if d.nl != nil {
 		d.nl.Close()
 	}
-	if d.ns.handle.IsOpen() {
-		errs = append(errs, d.ns.close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.ns.close())...)
 }

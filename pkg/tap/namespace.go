@@ -18,13 +18,22 @@ type namespace struct {
 func currentNamespace() (namespace, error) {
 	h, err := netns.Get()
 	if err != nil {
-		return namespace{}, fmt.Errorf("open network namespace: %w", err)
+		return noNamespace(), fmt.Errorf("open network namespace: %w", err)
 	}
 	return namespace{handle: h}, nil
 }
 
-func (n namespace) close() error {
-	return n.handle.Close()
+// noNamespace is what close takes for closed. (The zero handle is descriptor 0.)
+func noNamespace() namespace { return namespace{handle: netns.None()} }
+
+func (n *namespace) close() error {
+	if !n.handle.IsOpen() {
+		return nil
+	}
+	if err := n.handle.Close(); err != nil {
+		return fmt.Errorf("close network namespace: %w", err)
+	}
+	return nil
 }
 
 // run calls f on a thread that is in the namespace, which a thread of an ordinary

@@ -36,6 +36,12 @@ func enterNamespace(t testing.TB) {
 		if left := newDescriptors(t, open); len(left) > 0 {
 			t.Errorf("descriptors left open: %v", left)
 		}
+		now := openDescriptors(t)
+		for fd, target := range open {
+			if now[fd] != target {
+				t.Errorf("descriptor %s, which was not the package's, is closed: it was %s", fd, target)
+			}
+		}
 		if err := netns.Set(before); err != nil {
 			t.Fatalf("leave network namespace: %v", err)
 		}
@@ -59,8 +65,9 @@ func openDescriptors(t testing.TB) map[string]string {
 		if err != nil {
 			continue
 		}
+		standard := len(e.Name()) == 1 && e.Name() <= "2"
 		for _, kind := range []string{tunDevice, "anon_inode:[io_uring]", "socket:", "net:"} {
-			if strings.HasPrefix(target, kind) {
+			if standard || strings.HasPrefix(target, kind) {
 				open[e.Name()] = target
 			}
 		}

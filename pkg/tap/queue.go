@@ -3,22 +3,14 @@ package tap
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"syscall"
 
-	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
 )
 
 // MaxQueues is the largest number of worker queues: the kernel's 256 (MAX_TAP_QUEUES
 // of drivers/net/tun.c) less the keeper queue.
 const MaxQueues = 255
-
-// tunDevice is the device behind every queue, as /proc/self/fd shows it.
-const tunDevice = "/dev/net/tun"
 
 // Queue is one worker queue of a [Device].
 type Queue struct {
@@ -94,93 +86,6 @@ func (d *Device) openQueue() (*Queue, error) {
 		return nil, fmt.Errorf("open queue of link %q: %w", name, err)
 	}
 	return &Queue{device: d, fd: fd}, nil
-}
-
-// openWater attaches a queue to the link through water and returns its descriptor:
-// non-blocking, closed on exec. What water gets wrong is fenced here:
-//
-//   - It opens without O_CLOEXEC. Its descriptor lives only inside this function,
-//     under the lock that keeps this process from forking meanwhile.
-//   - It leaks the descriptor of an open that fails. The same lock, held alone, makes
-//     sure that the only descriptor which can appear here and look like the leaked
-//     one is the leaked one.
-//   - It cuts long names. Ours come from the kernel, and are checked all the same.
-//   - It clears persistence. The keeper holds the link, which never is persistent.
-//   - It asks for no virtio header. A queue that joins others inherits the link's;
-//     the caller checks.
-func openWater(name string) (int, error) {
-	if err := CheckName(name, false); err != nil {
-		return -1, err
-	}
-	syscall.ForkLock.Lock()
-	defer syscall.ForkLock.Unlock()
-	before, err := descriptors()
-	if err != nil {
-		return -1, err
-	}
-	tap, err := water.New(water.Config{
-		DeviceType:             water.TAP,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, MultiQueue: true},
-	})
-	if err != nil {
-		return -1, errors.Join(err, closeLeaked(before))
-	}
-	file, ok := tap.ReadWriteCloser.(*os.File)
-	if !ok {
-		return -1, errors.Join(fmt.Errorf("water holds a %T, not a file", tap.ReadWriteCloser), tap.Close())
-	}
-	fd, err := takeDescriptor(file)
-	if err = errors.Join(err, file.Close()); err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		return -1, err
-	}
-	return fd, nil
-}
-
-// descriptors are this process's open descriptors.
-func descriptors() (map[int]bool, error) {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil, fmt.Errorf("list open descriptors: %w", err)
-	}
-	fds := make(map[int]bool, len(entries))
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil {
-			fds[fd] = true
-		}
-	}
-	return fds, nil
-}
-
-// closeLeaked closes what a failed water.New left open: a descriptor that was not there
-// before, of /dev/net/tun, not closed on exec (as everybody else's are), and not
-// attached to any link.
-func closeLeaked(before map[int]bool) error {
-	now, err := descriptors()
-	if err != nil {
-		return err
-	}
-	for fd := range now {
-		if before[fd] {
-			continue
-		}
-		target, err := os.Readlink(filepath.Join("/proc/self/fd", strconv.Itoa(fd)))
-		if err != nil || target != tunDevice {
-			continue
-		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
-			continue
-		}
-		if _, _, err := queueInfo(fd); !errors.Is(err, ErrLinkGone) {
-			continue
-		}
-		if err := unix.Close(fd); err != nil {
-			return fmt.Errorf("close the descriptor of a failed open: %w", err)
-		}
-	}
-	return nil
 }
 
 // FD is the queue's descriptor: non-blocking and for polling only (EPOLLIN: a frame

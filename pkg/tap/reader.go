@@ -28,6 +28,8 @@ type Reader struct {
 	// as a stack does. It is cleared after each batch: a pointer to unmapped memory
 	// must not be left where the garbage collector looks.
 	pins    []*byte
+	run     int // frames read since the queue was last seen empty
+	expect  int // half of what run was before
 	refused atomic.Uint64
 }
 
@@ -65,9 +67,10 @@ func (r *Reader) Refused() uint64 { return r.refused.Load() }
 // memory outside of Go's heap, or on it; it must not be used by anybody else during
 // the call. What is in the buffers past the frames taken is undefined.
 //
-// One buffer is read with one plain read(2); more, as a batch. When a frame comes in
-// the middle of a batch, after the queue was seen empty, it is moved down to the first
-// free buffer. Read does not allocate.
+// One buffer is read with one plain read(2); more, partly in batches, whose size goes
+// by how many frames came in a row lately. When a frame comes in the middle of a batch,
+// after the queue was seen empty, it is moved down to the first free buffer. Read does
+// not allocate.
 //
 // With an error the first count frames are good. [ErrLinkGone] says that the link was
 // deleted; no other error is to be expected of proper buffers.
@@ -75,24 +78,50 @@ func (r *Reader) Read(bufs [][]byte, n []int) (count int, err error) {
 	if len(n) < len(bufs) {
 		return 0, fmt.Errorf("read frames: %w: %d buffers, %d lengths", ErrBuffers, len(bufs), len(n))
 	}
-	for empty, refused := false, 0; count < len(bufs) && !empty && err == nil; {
-		var got batch
-		if rest := len(bufs) - count; rest == 1 || r.ring == nil {
-			got, err = r.readOne(bufs[count], &n[count])
-		} else {
-			k := min(rest, r.ring.depth())
-			got, err = r.readBatch(bufs[count:count+k], n[count:count+k])
+	refused := 0
+	for count < len(bufs) {
+		// The first frame comes by itself: that the queue is empty, which is how most
+		// calls end, is found out for the price of one plain read.
+		got, err := r.readOne(bufs[count], &n[count])
+		if k := r.size(len(bufs) - count - 1); err == nil && got.frames == 1 && k > 0 {
+			got, err = r.readBatch(bufs[count+1:count+1+k], n[count+1:count+1+k])
+			got.frames++
 		}
+		r.note(got)
 		count += got.frames
-		empty = got.empty
 		if refused += got.refused; refused > maxRefused && err == nil {
 			err = unix.EINVAL
 		}
-	}
-	if err != nil {
-		return count, fmt.Errorf("read frames: %w", err)
+		if err != nil {
+			return count, fmt.Errorf("read frames: %w", err)
+		}
+		if got.empty {
+			break
+		}
 	}
 	return count, nil
+}
+
+// size is how many frames to ask for at once when there is room for rest of them, 0
+// for none. Each read that finds nothing costs as much as a plain one, so it goes by
+// half of what came in a row the last time, or until now.
+func (r *Reader) size(rest int) int {
+	if r.ring == nil {
+		return 0
+	}
+	k := min(rest, r.ring.depth(), max(r.expect, r.run/2))
+	if k < worthRing {
+		return 0
+	}
+	return k
+}
+
+// note keeps count of how many frames come in a row.
+func (r *Reader) note(b batch) {
+	r.run = min(r.run+b.frames, 2*maxDepth)
+	if b.empty {
+		r.expect, r.run = r.run/2, 0
+	}
 }
 
 // batch is the outcome of one or more reads.
@@ -136,8 +165,18 @@ func (r *Reader) readBatch(bufs [][]byte, n []int) (batch, error) {
 	if err != nil {
 		return batch{}, err
 	}
+	b, err := r.collect(bufs, n, r.ring.results[:done])
+	if done < len(bufs) && !r.ring.usable() {
+		r.ring = nil
+	}
+	return b, err
+}
+
+// collect makes the frames of a batch contiguous. A batch does not end at the first
+// EAGAIN, so a frame that came after it lies in a buffer further up.
+func (r *Reader) collect(bufs [][]byte, n []int, results []int32) (batch, error) {
 	var b batch
-	for i, res := range r.ring.results[:done] {
+	for i, res := range results {
 		at := b.frames
 		if err := r.judge(int(res), &b); err != nil {
 			return b, err
@@ -149,9 +188,6 @@ func (r *Reader) readBatch(bufs [][]byte, n []int) (batch, error) {
 		if at != i {
 			n[at] = copy(bufs[at], bufs[i][:res])
 		}
-	}
-	if done < len(bufs) && !r.ring.usable() {
-		r.ring = nil
 	}
 	return b, nil
 }

@@ -13,6 +13,11 @@ import (
 // any more, and what is in the kernel is not preemptible for Go.
 const maxDepth = 64
 
+// worthRing is the least batch for which the ring is used. Its system call and its
+// bookkeeping cost some 430 ns, against 160 ns for each plain system call saved
+// (measured on 6.18; where system calls are dearer, so is io_uring_enter).
+const worthRing = 4
+
 // uring is one io_uring, used as a way to make many system calls of one kind on one
 // descriptor in a single one: every operation carries RWF_NOWAIT, so it completes
 // before io_uring_enter returns, and none is ever left in the kernel.

@@ -49,8 +49,9 @@ func (w *Writer) Batched() bool { return w.ring != nil }
 //	EBADFD  the link was deleted
 //
 // The pieces, and the gather lists themselves, are memory outside of Go's heap or on
-// it; what they point to must stay reachable and unchanged until Write returns. One
-// frame is written with one plain writev(2); more, as a batch. Write does not allocate.
+// it; what they point to must stay reachable and unchanged until Write returns. A few
+// frames are written with a plain writev(2) each; more, as a batch. Write does not
+// allocate.
 //
 // An error means that the call was wrong ([ErrBuffers], nothing was written) or that
 // the batch was lost in the kernel, which is not to be expected.
@@ -60,7 +61,7 @@ func (w *Writer) Write(frames [][]unix.Iovec, res []int32) error {
 	}
 	for len(frames) > 0 {
 		done := 1
-		if len(frames) == 1 || w.ring == nil {
+		if len(frames) < worthRing || w.ring == nil {
 			res[0] = w.writeOne(frames[0])
 		} else {
 			var err error
@@ -82,12 +83,14 @@ func (w *Writer) Write(frames [][]unix.Iovec, res []int32) error {
 func (w *Writer) writeOne(frame []unix.Iovec) int32 {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(w.fd), uintptr(unsafe.Pointer(unsafe.SliceData(frame))), uintptr(len(frame)))
-		switch errno {
-		case 0:
-			return int32(n)
-		case unix.EINTR:
-		default:
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
 			return -int32(errno)
+		case n == 0: // writev does not even ask the TAP about an empty gather list
+			return -int32(unix.EINVAL)
+		default:
+			return int32(n)
 		}
 	}
 }
