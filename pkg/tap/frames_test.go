@@ -24,7 +24,7 @@ type frame struct {
 	proto     layers.IPProtocol
 	timestamp bool // TCP: ten bytes of options and two of padding
 	flags     uint8
-	seq       uint32
+	seq, ack  uint32 // ack counts unless flags has SYN
 	id        uint16
 	payload   []byte
 	padding   []byte
@@ -84,7 +84,7 @@ func (f frame) build(t testing.TB) []byte {
 	}
 	switch proto {
 	case layers.IPProtocolTCP:
-		tcp := &layers.TCP{SrcPort: portA, DstPort: portB, Seq: f.seq, ACK: true, Ack: 77, Window: 512}
+		tcp := &layers.TCP{SrcPort: portA, DstPort: portB, Seq: f.seq, Ack: f.ack, ACK: f.flags&tcpSYN == 0, Window: 512}
 		tcp.FIN, tcp.SYN = f.flags&tcpFIN != 0, f.flags&tcpSYN != 0
 		tcp.PSH, tcp.CWR = f.flags&tcpPSH != 0, f.flags&tcpCWR != 0
 		if f.timestamp {
