@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+// checkTimeout is how long xenstore may take to answer.
+const checkTimeout = 10 * time.Second
+
+type checkCmd struct {
+	configFlags
+	xenFlags
+}
+
+func (c *checkCmd) Run(s streams) error {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	sys := newSystem()
+	guest, err := c.open(sys)
+	if err != nil {
+		return err
+	}
+	if err := sys.check(); err != nil {
+		return errors.Join(err, guest.Close())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	var problems []error
+	for _, conf := range cfg.Vifs {
+		k := checker{guest: guest, conf: conf, sys: sys, x: c.xenFlags}
+		for _, p := range k.check(ctx) {
+			problems = append(problems, fmt.Errorf("vif %d: %w", conf.DevID, p))
+		}
+		if err := k.print(s.out); err != nil {
+			return err
+		}
+	}
+	return errors.Join(append(problems, guest.Close())...)
+}
+
+// checker looks at one vif.
+type checker struct {
+	guest *xen.Guest
+	conf  config.Vif
+	sys   system
+	x     xenFlags
+	lines bytes.Buffer
+}
+
+func (k *checker) line(name, format string, args ...any) {
+	fmt.Fprintf(&k.lines, "  %-9s "+format+"\n", append([]any{name}, args...)...)
+}
+
+// check returns what would keep run from serving the vif.
+func (k *checker) check(ctx context.Context) []error {
+	var problems []error
+	problem := func(err error) {
+		problems = append(problems, err)
+		k.line("PROBLEM", "%s", oneLine(err))
+	}
+	owned := false
+	if pid, ok := lockOwner(k.x.lockDir(), k.conf.DevID); ok {
+		owned = true
+		problem(fmt.Errorf("another xnetfrontd, pid %s, serves it; see xnetfrontd status", pid))
+	}
+	if !k.x.embedded() {
+		if err := k.sys.checkOwner(k.conf.DevID); err != nil {
+			problem(err)
+		} else {
+			k.line("driver", "no kernel driver has it")
+		}
+	}
+	if _, err := net.InterfaceByName(k.conf.TAP); err == nil && !owned {
+		problem(tapTaken(k.conf.TAP))
+	}
+	r, err := netfront.Inspect(ctx, k.guest, inspectConfig(k.conf))
+	if err != nil && !silent(r) {
+		problem(explainOpen(ctx, k.guest, k.conf, err))
+	}
+	if r != nil {
+		k.report(r)
+	}
+	return problems
+}
+
+// silent tells whether the backend has offered nothing because it is not there yet.
+// That is no problem: run waits for it.
+func silent(r *netfront.Report) bool {
+	return r != nil && r.Queues == 0 && r.BackendState != netif.StateInitWait.String() && r.BackendState != netif.StateConnected.String()
+}
+
+// report writes what a connection would be.
+func (k *checker) report(r *netfront.Report) {
+	k.line("link", "address %s, MTU %d", r.MAC, r.MTU)
+	k.line("state", "%s; the backend %s in domain %d is %s", r.State, r.Backend, r.BackendDomID, r.BackendState)
+	if r.Queues == 0 {
+		k.line("features", "nothing is offered yet; run waits for the backend")
+		return
+	}
+	k.line("features", "%s", control.FeatureList(r.Features))
+	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
+		k.line("without", "%s: %s", name, r.Missing[name])
+	}
+	k.line("queues", "%d; the backend offers %d", r.Queues, r.BackendQueues)
+	b := r.Budget
+	k.line("grants", "%d pages for %d queues with full rings, limit %d for the whole guest", b.Needed, r.Queues, b.Limit)
+	if b.Reduced {
+		k.line("", "not enough: run raises the limit if it may, else it makes do with %d pages (queues: %d, buffers each way: %d)", b.Used, b.Queues, b.Maps)
+	}
+}
+
+func (k *checker) print(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "vif %d on %s\n%s", k.conf.DevID, k.conf.TAP, strings.TrimRight(k.lines.String(), "\n")+"\n")
+	return err
+}

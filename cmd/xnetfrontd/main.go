@@ -1,0 +1,100 @@
+// Xnetfrontd is the Xen network frontend as a Linux daemon: it carries frames
+// between a vif's shared rings and a TAP. This program is its command line; the
+// protocol is in pkg/netfront.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+)
+
+// Exit codes.
+const (
+	exitRuntime = 1 // it could not be done
+	exitUsage   = 2 // it was asked for in a way that cannot be right
+)
+
+// cli is the command line.
+type cli struct {
+	Run         runCmd         `cmd:"" help:"Serve vifs until SIGTERM or SIGINT."`
+	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
+	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
+	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
+}
+
+// streams are where a command writes.
+type streams struct {
+	out io.Writer
+	err io.Writer
+}
+
+// usageError is an error of what was asked for: exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// exitCode is an error that somebody else has reported.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+func main() {
+	os.Exit(execute(os.Args[1:], streams{out: os.Stdout, err: os.Stderr}))
+}
+
+// execute runs one command line and returns the exit code. An error is one line on
+// s.err.
+func execute(args []string, s streams) int {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("xnetfrontd"),
+		kong.Description("The Xen network frontend as a Linux daemon."),
+		kong.Writers(s.out, s.err),
+		kong.Vars{
+			"control":          config.DefaultControl,
+			"backend_features": strings.Join(backendFeatureNames(), ", "),
+		},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		return report(s.err, err)
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		return report(s.err, usagef("%w; see xnetfrontd --help", err))
+	}
+	return report(s.err, ctx.Run(s))
+}
+
+// report writes err as one line and returns the exit code for it.
+func report(w io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitRuntime
+}
+
+// oneLine is err's text with the lines of joined errors behind each other.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+}

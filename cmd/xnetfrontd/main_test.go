@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+)
+
+// What a process that this test binary starts of itself is to be.
+const (
+	beProgram = "XNETFRONTD_TEST_PROGRAM" // the program
+	beStuck   = "XNETFRONTD_TEST_STUCK"   // one that does not end when it is told to
+)
+
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(beProgram) != "":
+		main()
+	case os.Getenv(beStuck) != "":
+		ctx, _ := untilSignal(zap.NewNop())
+		os.Stdout.WriteString("up\n")
+		<-ctx.Done()
+		os.Stdout.WriteString("stopping\n")
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+// program is a command that runs xnetfrontd, race detector included.
+func program(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	// The race detector's second of waiting at the end would hide how long a stop takes.
+	cmd.Env = append(os.Environ(), beProgram+"=1", "GORACE=atexit_sleep_ms=0")
+	return cmd
+}
+
+// outcome is how a process ended.
+type outcome struct {
+	code        int
+	out, errOut string
+}
+
+// runProgram runs xnetfrontd to its end.
+func runProgram(t *testing.T, cmd *exec.Cmd) outcome {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), out.String(), errOut.String()}
+}
+
+// wantError checks an exit code and the one line on stderr.
+func wantError(t *testing.T, o outcome, code int, line string) {
+	t.Helper()
+	if o.code != code || o.errOut != "xnetfrontd: "+line+"\n" {
+		t.Errorf("exit code %d, stderr:\n%swant exit code %d, stderr:\nxnetfrontd: %s", o.code, o.errOut, code, line)
+	}
+}
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces and TAPs need root; make test has it as a plain user too")
+	}
+}
+
+func TestVersionNamesTheProgram(t *testing.T) {
+	o := runProgram(t, program("version"))
+	if o.code != 0 || !strings.HasPrefix(o.out, "xnetfrontd ") || o.errOut != "" {
+		t.Errorf("%+v", o)
+	}
+}

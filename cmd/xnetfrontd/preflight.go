@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// system is what is looked at of the machine before a vif is touched. Tests put other
+// directories in its place.
+type system struct {
+	sysfs string // /sys
+	dev   string // /dev
+}
+
+func newSystem() system { return system{sysfs: "/sys", dev: "/dev"} }
+
+// check says what the machine or this process lacks for a TAP.
+func (s system) check() error {
+	if err := s.checkTUN(); err != nil {
+		return err
+	}
+	return checkNetAdmin()
+}
+
+// explainXen makes the best of an error of xen.Open: where there is no Xen, modules
+// do not help.
+func (s system) explainXen(err error) error {
+	b, readErr := os.ReadFile(s.sysfs + "/hypervisor/type")
+	if errors.Is(err, fs.ErrNotExist) && (readErr != nil || strings.TrimSpace(string(b)) != "xen") {
+		return fmt.Errorf("this machine is not a Xen guest (%s/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`", s.sysfs)
+	}
+	return err
+}
+
+// checkTUN says what keeps a TAP from being made here.
+func (s system) checkTUN() error {
+	path := s.dev + "/net/tun"
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%w: load the TUN/TAP driver with `modprobe tun`; in a container, pass the device in (--device %s)", err, path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: run as root, or let this user read and write it with `chmod 0666 %s`, which is how udev makes it", err, path)
+	case err != nil:
+		return err
+	}
+	return f.Close()
+}
+
+// checkNetAdmin says whether this process may make a link in its network namespace.
+func checkNetAdmin() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData // 64 capabilities in two words
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return errors.New("no permission to make a TAP: run as root, or with the capability CAP_NET_ADMIN")
+	}
+	return nil
+}
+
+// checkOwner fails when a kernel driver has the vif: two frontends on one vif would
+// overwrite each other's rings.
+func (s system) checkOwner(devid int) error {
+	target, err := os.Readlink(fmt.Sprintf("%s/bus/xen/devices/vif-%d/driver", s.sysfs, devid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the driver of vif-%d: %w", devid, err)
+	}
+	driver := filepath.Base(target)
+	return fmt.Errorf("the kernel's driver %q (xen-netfront) has it: take it away with `echo vif-%d > /sys/bus/xen/drivers/%s/unbind`, and keep it away with `blacklist xen-netfront` in /etc/modprobe.d",
+		driver, devid, driver)
+}

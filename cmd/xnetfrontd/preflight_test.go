@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// fakeSystem is a machine in a directory.
+func fakeSystem(t *testing.T) system {
+	t.Helper()
+	root := t.TempDir()
+	s := system{sysfs: root + "/sys", dev: root + "/dev"}
+	for _, d := range []string{s.sysfs + "/hypervisor", s.sysfs + "/bus/xen/devices", s.sysfs + "/bus/xen/drivers/vif", s.dev + "/net"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func wantMessage(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestVifOfTheKernelsDriverIsRefusedWithTheRemedy(t *testing.T) {
+	s := fakeSystem(t)
+	dir := s.sysfs + "/bus/xen/devices/vif-3"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.checkOwner(3); err != nil {
+		t.Errorf("no driver has it: %v", err)
+	}
+	if err := s.checkOwner(4); err != nil {
+		t.Errorf("not there: %v", err)
+	}
+	if err := os.Symlink("../../drivers/vif", filepath.Join(dir, "driver")); err != nil {
+		t.Fatal(err)
+	}
+	wantMessage(t, s.checkOwner(3), `the kernel's driver "vif" (xen-netfront) has it: take it away with`+
+		" `echo vif-3 > /sys/bus/xen/drivers/vif/unbind`, and keep it away with `blacklist xen-netfront` in /etc/modprobe.d")
+}
+
+func TestMissingTUNDeviceIsNamedWithTheRemedy(t *testing.T) {
+	s := fakeSystem(t)
+	path := s.dev + "/net/tun"
+	wantMessage(t, s.checkTUN(), fmt.Sprintf("open %s: no such file or directory: load the TUN/TAP driver with `modprobe tun`; in a container, pass the device in (--device %s)", path, path))
+	writeFile(t, path, "")
+	if err := s.checkTUN(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMachineThatIsNoXenGuestIsToldAboutTheDemo(t *testing.T) {
+	s := fakeSystem(t)
+	missing := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrNotExist}
+	noGuest := "this machine is not a Xen guest (" + s.sysfs + "/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`"
+	wantMessage(t, s.explainXen(missing), noGuest)
+	writeFile(t, s.sysfs+"/hypervisor/type", "kvm\n")
+	wantMessage(t, s.explainXen(missing), noGuest)
+	writeFile(t, s.sysfs+"/hypervisor/type", "xen\n")
+	if err := s.explainXen(missing); !errors.Is(err, missing) {
+		t.Errorf("on Xen the device is the matter: %v", err)
+	}
+	denied := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrPermission}
+	if err := s.explainXen(denied); !errors.Is(err, denied) {
+		t.Errorf("permission is the matter: %v", err)
+	}
+}
