@@ -1,0 +1,80 @@
+# What to type. `make help` lists it.
+
+# Go's own place, for machines where only a login shell has it in PATH.
+export PATH := $(PATH):/usr/local/go/bin
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+DEMO     ?=
+BENCH    ?=
+FUZZTIME ?= 10s
+
+# Tests, the benchmark and the demo make network namespaces and TAPs. A plain user
+# does that as root of a user namespace; the demo goes into one by itself.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare -Ur --)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: build ## show it work: embedded Xen, two network namespaces, ping and 1 GiB each way (DEMO="--keep")
+	bin/xnetfrontd demo $(DEMO)
+
+.PHONY: test
+test: check-go check-cc check-root ## go vet and every test, with the race detector
+	go vet ./...
+	CGO_ENABLED=1 $(AS_ROOT) go test -race -timeout 9m ./...
+
+.PHONY: bench
+bench: check-go check-root ## compare with veth and a plain forwarder on this machine (BENCH="-pairs 20")
+	$(AS_ROOT) go run ./test/bench $(BENCH)
+
+.PHONY: build
+build: check-go ## build bin/xnetfrontd, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/xnetfrontd ./cmd/xnetfrontd
+
+.PHONY: lint
+lint: check-go ## gofmt, go vet and staticcheck (pinned in tools/go.mod)
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$bad" ]; then printf 'not gofmt-ed:\n%s\n' "$$bad" >&2; exit 1; fi
+	go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+.PHONY: fuzz
+fuzz: check-go ## run every fuzz target for FUZZTIME (10s)
+	@for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
+
+# What the targets stand on. Each says in one line what is missing.
+
+.PHONY: check-go
+check-go:
+	@command -v go >/dev/null || { echo "make: Go is not installed: install Go $$(sed -n 's/^go //p' go.mod) or newer and put it into PATH" >&2; exit 1; }
+	@why=$$(go list -m 2>&1) || { echo "make: $$(go version) does not do, Go $$(sed -n 's/^go //p' go.mod) or newer is needed: $$why" >&2; exit 1; }
+
+# The race detector is linked by a C compiler.
+.PHONY: check-cc
+check-cc:
+	@echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "make: the race detector needs a C compiler: installing gcc and libc6-dev with apt-get"; \
+			apt-get update -q && apt-get install -qy --no-install-recommends gcc libc6-dev; \
+		else \
+			echo "make: the race detector needs a C compiler: install it (apt-get install gcc libc6-dev)" >&2; exit 1; \
+		fi; }
+
+.PHONY: check-root
+check-root:
+	@[ -z "$(AS_ROOT)" ] || $(AS_ROOT) true 2>/dev/null || { \
+		echo "make: network namespaces need root, and this user may not make user namespaces: run it with sudo" >&2; exit 1; }
+	@[ -z "$(AS_ROOT)" ] || { [ -r /dev/net/tun ] && [ -w /dev/net/tun ]; } || { \
+		echo "make: this user may not open /dev/net/tun: run it with sudo, or let root do chmod 0666 /dev/net/tun" >&2; exit 1; }
+	@[ -e /dev/net/tun ] || { echo "make: /dev/net/tun is not there: load the driver (modprobe tun), or in a container pass it in (--device /dev/net/tun)" >&2; exit 1; }
