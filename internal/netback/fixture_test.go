@@ -35,10 +35,15 @@ type rig struct {
 
 func newRig(t *testing.T, opts Options, change ...func(*xensim.VifConfig)) *rig {
 	t.Helper()
+	return newRigOn(t, xensim.Options{HeapPages: true, GrantLimit: 4096}, opts, change...)
+}
+
+func newRigOn(t *testing.T, kind xensim.Options, opts Options, change ...func(*xensim.VifConfig)) *rig {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	r := &rig{t: t, ctx: ctx}
-	server, err := xensim.New(xensim.Options{HeapPages: true, GrantLimit: 4096})
+	server, err := xensim.New(kind)
 	r.check(err)
 	r.xen = server
 	t.Cleanup(func() { server.Close() })
@@ -127,6 +132,20 @@ func (r *rig) states(want ...netif.State) {
 	}
 }
 
+// eventually waits until cond is true, for what changes without a signal.
+func (r *rig) eventually(cond func() bool) {
+	r.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			r.t.Fatalf("did not come about; fatal: %v, %+v", r.vif.Fatal(), r.vif.Stats())
+		}
+	}
+}
+
 // features are what the frontend writes.
 type features map[string]string
 
@@ -163,10 +182,8 @@ func (r *rig) prepare(queues int, split bool, f features) {
 				return err
 			}
 		}
-		if queues > 1 {
-			if err := tx.Write(r.ctx, r.frontDir()+"/"+netif.KeyNumQueues, fmt.Sprint(queues)); err != nil {
-				return err
-			}
+		if err := tx.Write(r.ctx, r.frontDir()+"/"+netif.KeyNumQueues, fmt.Sprint(queues)); err != nil {
+			return err
 		}
 		for i, q := range r.queues {
 			dir := r.frontDir()
@@ -349,6 +366,7 @@ func (q *frontQueue) txResponses(n int) (list []netif.TxResponse) {
 	for len(list) < n {
 		got, err := q.tx.Responses()
 		q.r.check(err)
+		got = min(got, uint32(n-len(list)))
 		for i := range got {
 			list = append(list, netif.ParseTxResponse(q.tx.Response(i)))
 		}
@@ -399,6 +417,7 @@ func (q *frontQueue) rxSlots(n int) (list []rxSlot) {
 	for len(list) < n {
 		got, err := q.rx.Responses()
 		q.r.check(err)
+		got = min(got, uint32(n-len(list)))
 		for i := range got {
 			raw := q.rx.Response(i)
 			id := int(q.rx.Consumed()+i) & 255
