@@ -50,8 +50,9 @@ func (c *demoCmd) Run(s streams) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	// A second signal ends it at once, and with it the processes that it started.
-	defer context.AfterFunc(ctx, stop)()
+	// A second Ctrl-C ends it at once, and with it the processes that it started. Other
+	// signals do not: when a parent is killed, each of its threads sends one.
+	defer context.AfterFunc(ctx, func() { signal.Reset(unix.SIGINT) })()
 	if os.Geteuid() != 0 {
 		return c.asUser(ctx, program, s)
 	}
