@@ -5,6 +5,7 @@ package xen
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"testing"
@@ -19,21 +20,21 @@ import (
 // domidSelf is DOMID_SELF of xen/include/public/xen.h.
 const domidSelf = 0x7ff0
 
-func realGrants(t *testing.T) *gntalloc {
+func realGrants(t *testing.T) *Gntalloc {
 	t.Helper()
 	g, err := openGntalloc(gntallocPath, gntallocLimit)
 	if err != nil {
 		t.Skip(err)
 	}
 	t.Cleanup(func() {
-		if err := g.Close(); err != nil && !errors.Is(err, ErrClosed) {
+		if err := g.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return g
 }
 
-func realEvents(t *testing.T) *eventFile {
+func realEvents(t *testing.T) *Evtchn {
 	t.Helper()
 	f, err := eventDevice{path: evtchnPath}.Open()
 	if err != nil {
@@ -44,11 +45,11 @@ func realEvents(t *testing.T) *eventFile {
 			t.Error(err)
 		}
 	})
-	return f.(*eventFile)
+	return f.(*Evtchn)
 }
 
 // realChannel is an event channel from the guest to itself.
-func realChannel(t *testing.T, near, far *eventFile) (nearPort, farPort Port) {
+func realChannel(t *testing.T, near, far *Evtchn) (nearPort, farPort Port) {
 	t.Helper()
 	nearPort, err := near.Bind(domidSelf)
 	if err != nil {
@@ -67,7 +68,7 @@ func realChannel(t *testing.T, near, far *eventFile) (nearPort, farPort Port) {
 }
 
 // pending tells whether an event comes within the time.
-func pending(t *testing.T, f *eventFile, milliseconds int) bool {
+func pending(t *testing.T, f *Evtchn, milliseconds int) bool {
 	t.Helper()
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}, milliseconds)
@@ -81,7 +82,7 @@ func pending(t *testing.T, f *eventFile, milliseconds int) bool {
 	}
 }
 
-func drain(f *eventFile) {
+func drain(f *Evtchn) {
 	var ports [8]Port
 	for {
 		n, err := f.Read(ports[:])
@@ -91,6 +92,30 @@ func drain(f *eventFile) {
 		for _, port := range ports[:n] {
 			f.Unmask(port)
 		}
+	}
+}
+
+func TestRealOpenGivesAllThreeDevices(t *testing.T) {
+	g, err := Open()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := g.Store.Read(t.Context(), "domid"); err != nil || id == "" {
+		t.Errorf("own domid %q, %v", id, err)
+	}
+	if _, err := g.Grants.Limit(); err != nil {
+		t.Error(err)
+	}
+	if f, err := g.Events.Open(); err != nil {
+		t.Error(err)
+	} else if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

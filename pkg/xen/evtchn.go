@@ -44,28 +44,43 @@ func (d eventDevice) Open() (EventFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &eventFile{fd: fd}, nil
+	return &Evtchn{fd: fd}, nil
 }
 
-// eventFile is one open file of /dev/xen/evtchn. The ports belong to the open file,
-// not to the process: they live as long as any descriptor of it, in any process.
+// Evtchn is [EventFile] on one open file of /dev/xen/evtchn. The ports belong to the
+// open file, not to the process: they live as long as any descriptor of it, in any
+// process. So a process hands its ports over by passing [Evtchn.Handle] on and
+// exiting.
 //
 // Nothing closes it but Close. Whoever learns that the guest was saved and restored
 // must not call that, nor Unbind, nor Notify: the ports are dead, their numbers may
 // be somebody else's by now, and releasing them is a BUG in the kernel
 // (evtchn_unbind_from_user finds no irq). The descriptor is then kept open for ever.
-type eventFile struct {
+type Evtchn struct {
 	// mu keeps Notify, which any goroutine may call, from using a number that Close
 	// has given back. The owner's own calls need no lock.
 	mu sync.RWMutex
 	fd int // -1 once closed
 }
 
+// AdoptEvtchn takes over a descriptor that [Evtchn.Handle] returned in another
+// process. A port that was delivered there and not unmasked is masked still, so the
+// caller unmasks each of its ports once: that does nothing to the others.
+func AdoptEvtchn(fd int) (*Evtchn, error) {
+	if err := adoptDescriptor(fd); err != nil {
+		return nil, fmt.Errorf("adopt event channels: %w", err)
+	}
+	return &Evtchn{fd: fd}, nil
+}
+
+// Handle returns a duplicate of the descriptor, which the caller owns.
+func (f *Evtchn) Handle() (int, error) { return duplicate(f.fd) }
+
 // FD implements [EventFile].
-func (f *eventFile) FD() int { return f.fd }
+func (f *Evtchn) FD() int { return f.fd }
 
 // Bind implements [EventFile].
-func (f *eventFile) Bind(remote DomID) (Port, error) {
+func (f *Evtchn) Bind(remote DomID) (Port, error) {
 	if f.fd < 0 {
 		return 0, fmt.Errorf("bind event channel for domain %d: %w", remote, ErrClosed)
 	}
@@ -79,7 +94,7 @@ func (f *eventFile) Bind(remote DomID) (Port, error) {
 
 // Notify implements [EventFile]. It is one ioctl and one hypercall, and allocates
 // nothing unless it fails.
-func (f *eventFile) Notify(port Port) error {
+func (f *Evtchn) Notify(port Port) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.fd < 0 {
@@ -103,7 +118,7 @@ func (f *eventFile) Notify(port Port) error {
 // Read implements [EventFile]. The kernel hands out whole ports only. A port that was
 // pending when it was unbound can still come once; the caller ignores what it does
 // not know.
-func (f *eventFile) Read(ports []Port) (int, error) {
+func (f *Evtchn) Read(ports []Port) (int, error) {
 	if f.fd < 0 {
 		return 0, fmt.Errorf("read event channels: %w", ErrClosed)
 	}
@@ -129,7 +144,7 @@ func (f *eventFile) Read(ports []Port) (int, error) {
 
 // Unmask implements [EventFile]. The kernel ignores a port that is not bound here, or
 // not masked.
-func (f *eventFile) Unmask(port Port) error {
+func (f *Evtchn) Unmask(port Port) error {
 	if f.fd < 0 {
 		return fmt.Errorf("unmask port %d: %w", port, ErrClosed)
 	}
@@ -149,7 +164,7 @@ func (f *eventFile) Unmask(port Port) error {
 }
 
 // Unbind implements [EventFile].
-func (f *eventFile) Unbind(port Port) error {
+func (f *Evtchn) Unbind(port Port) error {
 	if f.fd < 0 {
 		return fmt.Errorf("unbind port %d: %w", port, ErrClosed)
 	}
@@ -159,12 +174,12 @@ func (f *eventFile) Unbind(port Port) error {
 	return nil
 }
 
-// Close implements [EventFile].
-func (f *eventFile) Close() error {
+// Close implements [EventFile]. A second one does nothing.
+func (f *Evtchn) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fd < 0 {
-		return fmt.Errorf("close event channels: %w", ErrClosed)
+		return nil
 	}
 	fd := f.fd
 	f.fd = -1

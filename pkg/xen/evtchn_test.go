@@ -30,13 +30,13 @@ func TestEvtchnRequestsAreTheKernels(t *testing.T) {
 
 // newFakeEventFile is an event file on one end of a socket pair, which takes and gives
 // bytes as the device does but knows none of its requests.
-func newFakeEventFile(t *testing.T) (f *eventFile, peer int) {
+func newFakeEventFile(t *testing.T) (f *Evtchn, peer int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f = &eventFile{fd: fds[0]}
+	f = &Evtchn{fd: fds[0]}
 	t.Cleanup(func() {
 		f.Close()
 		unix.Close(fds[1])
@@ -125,11 +125,14 @@ func TestEventFileIsUselessAfterClose(t *testing.T) {
 	_, bindErr := f.Bind(0)
 	for name, err := range map[string]error{
 		"notify": f.Notify(1), "read": readErr, "bind": bindErr,
-		"unmask": f.Unmask(1), "unbind": f.Unbind(1), "close": f.Close(),
+		"unmask": f.Unmask(1), "unbind": f.Unbind(1),
 	} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%s after close: %v", name, err)
 		}
+	}
+	if err := f.Close(); err != nil {
+		t.Errorf("second close: %v", err)
 	}
 	if f.FD() != -1 {
 		t.Errorf("descriptor %d after close", f.FD())

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,16 +65,20 @@ const (
 // somebody changed it, writable by root at any time.
 const gntallocLimit = "/sys/module/xen_gntalloc/parameters/limit"
 
-// gntalloc is [Grants] on one open file of /dev/xen/gntalloc.
-type gntalloc struct {
+// Gntalloc is [Grants] on one open file of /dev/xen/gntalloc. The pages belong to the
+// open file, not to the process: they stay granted as long as any descriptor of it is
+// open, or a mapping stands, in any process. So a process hands its pages over by
+// passing [Gntalloc.Handle] on and exiting without Free and Close, which would end
+// the grants for both.
+type Gntalloc struct {
 	limitPath string
 
 	mu   sync.Mutex
 	fd   int // -1 once closed
-	live map[*grantedPages]struct{}
+	live map[*GntallocPages]struct{}
 }
 
-func openGntalloc(path, limitPath string) (*gntalloc, error) {
+func openGntalloc(path, limitPath string) (*Gntalloc, error) {
 	// The driver grants the first 4 KiB of each page of its own, so on a kernel with
 	// larger pages the granted ones would not lie side by side.
 	if size := os.Getpagesize(); size != PageSize {
@@ -84,13 +89,33 @@ func openGntalloc(path, limitPath string) (*gntalloc, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &gntalloc{limitPath: limitPath, fd: fd, live: make(map[*grantedPages]struct{})}, nil
+	return newGntalloc(fd, limitPath), nil
+}
+
+func newGntalloc(fd int, limitPath string) *Gntalloc {
+	return &Gntalloc{limitPath: limitPath, fd: fd, live: make(map[*GntallocPages]struct{})}
+}
+
+// AdoptGntalloc takes over a descriptor that [Gntalloc.Handle] returned in another
+// process. [Gntalloc.Remap] maps the pages that it has.
+func AdoptGntalloc(fd int) (*Gntalloc, error) {
+	if err := adoptDescriptor(fd); err != nil {
+		return nil, fmt.Errorf("adopt grants: %w", err)
+	}
+	return newGntalloc(fd, gntallocLimit), nil
+}
+
+// Handle returns a duplicate of the descriptor, which the caller owns.
+func (g *Gntalloc) Handle() (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return duplicate(g.fd)
 }
 
 // Alloc implements [Grants]. All n pages come from one request and are mapped by one
 // mmap: the driver finds the pages of a mapping that goes by walking its list of all
 // grants, which is in order within one request only (gntalloc_vma_close).
-func (g *gntalloc) Alloc(peer DomID, n int, writable bool) (Pages, error) {
+func (g *Gntalloc) Alloc(peer DomID, n int, writable bool) (Pages, error) {
 	if n <= 0 || n > maxGrant {
 		return nil, fmt.Errorf("grant %d pages: %w", n, fs.ErrInvalid)
 	}
@@ -103,17 +128,42 @@ func (g *gntalloc) Alloc(peer DomID, n int, writable bool) (Pages, error) {
 	if err != nil {
 		return nil, err
 	}
+	p, err := g.mmap(index, refs)
+	if err != nil {
+		return nil, errors.Join(err, g.dealloc(index, n))
+	}
+	return p, nil
+}
+
+// Remap maps the pages of one Alloc of another process, whose open file this is:
+// index is what [GntallocPages.Index] returned there, and refs are all their grant
+// references, which the kernel does not tell a second time.
+func (g *Gntalloc) Remap(index uint64, refs []GrantRef) (*GntallocPages, error) {
+	if n := len(refs); n == 0 || n > maxGrant {
+		return nil, fmt.Errorf("map %d granted pages: %w", n, fs.ErrInvalid)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fd < 0 {
+		return nil, fmt.Errorf("map granted pages: %w", ErrClosed)
+	}
+	return g.mmap(index, slices.Clone(refs))
+}
+
+// mmap runs with the lock held.
+func (g *Gntalloc) mmap(index uint64, refs []GrantRef) (*GntallocPages, error) {
+	n := len(refs)
 	mem, err := unix.Mmap(g.fd, int64(index), n*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("map %d granted pages: %w", n, err), g.dealloc(index, n))
+		return nil, fmt.Errorf("map %d granted pages: %w", n, err)
 	}
-	p := &grantedPages{owner: g, index: index, mem: mem, refs: refs}
+	p := &GntallocPages{owner: g, index: index, mem: mem, refs: refs}
 	g.live[p] = struct{}{}
 	return p, nil
 }
 
 // request is the allocation itself: n pages, one grant reference each.
-func (g *gntalloc) request(peer DomID, n int, writable bool) (index uint64, refs []GrantRef, err error) {
+func (g *Gntalloc) request(peer DomID, n int, writable bool) (index uint64, refs []GrantRef, err error) {
 	// Whole u64s, for the alignment that the struct needs. The references begin at
 	// the struct's refs and fill what follows.
 	const first = int(unsafe.Offsetof(allocGref{}.refs))
@@ -137,7 +187,7 @@ func (g *gntalloc) request(peer DomID, n int, writable bool) (index uint64, refs
 
 // limitError is the driver's ENOSPC in words. Xen's own grant table being full looks
 // the same, but has room for 32 times the default limit.
-func (g *gntalloc) limitError(n int) error {
+func (g *Gntalloc) limitError(n int) error {
 	limit, err := g.Limit()
 	if err != nil {
 		return fmt.Errorf("grant %d pages: %w", n, ErrGrantLimit)
@@ -145,7 +195,7 @@ func (g *gntalloc) limitError(n int) error {
 	return fmt.Errorf("grant %d pages: %w (%d in %s)", n, ErrGrantLimit, limit, g.limitPath)
 }
 
-func (g *gntalloc) dealloc(index uint64, n int) error {
+func (g *Gntalloc) dealloc(index uint64, n int) error {
 	arg := deallocGref{index: index, count: uint32(n)}
 	if _, err := ioctl(g.fd, gntallocDealloc, unsafe.Pointer(&arg)); err != nil {
 		return fmt.Errorf("end %d grants: %w", n, err)
@@ -154,7 +204,7 @@ func (g *gntalloc) dealloc(index uint64, n int) error {
 }
 
 // Limit implements [Grants].
-func (g *gntalloc) Limit() (int, error) {
+func (g *Gntalloc) Limit() (int, error) {
 	b, err := os.ReadFile(g.limitPath)
 	if err != nil {
 		return 0, fmt.Errorf("read the limit of granted pages: %w", err)
@@ -168,7 +218,7 @@ func (g *gntalloc) Limit() (int, error) {
 
 // RaiseLimit implements [Grants]. A /sys that is mounted read-only, as a sandbox has
 // it, counts as not allowed.
-func (g *gntalloc) RaiseLimit(n int) error {
+func (g *Gntalloc) RaiseLimit(n int) error {
 	if now, err := g.Limit(); err != nil || now >= n {
 		return err
 	}
@@ -188,12 +238,13 @@ func (g *gntalloc) RaiseLimit(n int) error {
 }
 
 // Close implements [Grants]. It unmaps what was not freed, since a page's grant lasts
-// as long as a mapping of it: nobody may touch any of the pages from here on.
-func (g *gntalloc) Close() error {
+// as long as a mapping of it: nobody may touch any of the pages from here on. A second
+// Close does nothing.
+func (g *Gntalloc) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.fd < 0 {
-		return fmt.Errorf("close grants: %w", ErrClosed)
+		return nil
 	}
 	var errs error
 	for p := range g.live {
@@ -207,7 +258,7 @@ func (g *gntalloc) Close() error {
 	return errs
 }
 
-// grantedPages is [Pages] on one allocation and its one mapping.
+// GntallocPages is [Pages] on one allocation and its one mapping.
 //
 // The allocation could be given up (DEALLOC) as soon as it is mapped, and munmap
 // alone would then end the grants. It is kept until Free instead: the next process,
@@ -216,24 +267,27 @@ func (g *gntalloc) Close() error {
 //
 // The memory is sound to use as bytes for as long as the mapping stands: the kernel
 // puts the pages in when it maps them, and neither moves nor takes them.
-type grantedPages struct {
-	owner *gntalloc
+type GntallocPages struct {
+	owner *Gntalloc
 	index uint64 // of the first page in the open file
 	mem   []byte // nil once freed
 	refs  []GrantRef
 }
 
 // Bytes implements [Pages].
-func (p *grantedPages) Bytes() []byte { return p.mem[:len(p.mem):len(p.mem)] }
+func (p *GntallocPages) Bytes() []byte { return p.mem[:len(p.mem):len(p.mem)] }
 
 // Refs implements [Pages].
-func (p *grantedPages) Refs() []GrantRef { return p.refs }
+func (p *GntallocPages) Refs() []GrantRef { return p.refs }
+
+// Index finds the pages in their open file, from another process too.
+func (p *GntallocPages) Index() uint64 { return p.index }
 
 // NotifyUnmap implements [Pages]. The kernel acts when nothing in this domain uses
 // the page any more: neither a mapping nor an open descriptor of this file. A page
 // has one notification; each call replaces the one before it, and with nothing to do
 // takes it away. Port's channel stays bound until then, even past its EventFile.
-func (p *grantedPages) NotifyUnmap(offset int, clear bool, port Port) error {
+func (p *GntallocPages) NotifyUnmap(offset int, clear bool, port Port) error {
 	p.owner.mu.Lock()
 	defer p.owner.mu.Unlock()
 	if p.mem == nil {
@@ -256,7 +310,7 @@ func (p *grantedPages) NotifyUnmap(offset int, clear bool, port Port) error {
 }
 
 // Free implements [Pages].
-func (p *grantedPages) Free() error {
+func (p *GntallocPages) Free() error {
 	p.owner.mu.Lock()
 	defer p.owner.mu.Unlock()
 	if p.mem == nil {
@@ -266,7 +320,7 @@ func (p *grantedPages) Free() error {
 }
 
 // free runs with the owner's lock held.
-func (p *grantedPages) free() error {
+func (p *GntallocPages) free() error {
 	n := len(p.refs)
 	mem := p.mem
 	p.mem = nil

@@ -68,3 +68,22 @@ func deviceError(path, module string, err error) error {
 	}
 	return err
 }
+
+// duplicate is a second descriptor of the same open file.
+func duplicate(fd int) (int, error) {
+	if fd < 0 {
+		return -1, fmt.Errorf("duplicate handle: %w", ErrClosed)
+	}
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate handle: %w", err)
+	}
+	return d, nil
+}
+
+// adoptDescriptor checks that fd is open, and gives it the flag that it should have
+// been received with. The open file is non-blocking already.
+func adoptDescriptor(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
+	return err
+}

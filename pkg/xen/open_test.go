@@ -64,3 +64,60 @@ func TestDeviceDescriptorIsNonBlockingAndNotInherited(t *testing.T) {
 		t.Errorf("descriptor flags %#x, %v: not FD_CLOEXEC", flags, err)
 	}
 }
+
+func TestHandleIsASecondDescriptorOfTheSameOpenFile(t *testing.T) {
+	g := newFakeGntalloc(t, "1024\n")
+	f, peer := newFakeEventFile(t)
+	fd, err := g.Handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	adopted, err := AdoptGntalloc(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adopted.Remap(0, []GrantRef{8}); err == nil {
+		t.Error("/dev/null has granted pages")
+	}
+	if _, err := adopted.Remap(0, nil); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("remap of no pages: %v", err)
+	}
+	if err := adopted.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := adopted.Remap(0, []GrantRef{8}); !errors.Is(err, ErrClosed) {
+		t.Errorf("remap after close: %v", err)
+	}
+	if fd, err = f.Handle(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := AdoptEvtchn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Handle(); !errors.Is(err, ErrClosed) {
+		t.Errorf("handle after close: %v", err)
+	}
+	if _, err := unix.Write(peer, []byte{9, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	var ports [1]Port
+	if n, err := second.Read(ports[:]); n != 1 || err != nil {
+		t.Errorf("the adopted file is closed: %d, %v", n, err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAdoptionOfNoDescriptorFails(t *testing.T) {
+	if _, err := AdoptGntalloc(-1); !errors.Is(err, unix.EBADF) {
+		t.Errorf("grants: %v", err)
+	}
+	if _, err := AdoptEvtchn(1 << 20); !errors.Is(err, unix.EBADF) {
+		t.Errorf("event channels: %v", err)
+	}
+}
