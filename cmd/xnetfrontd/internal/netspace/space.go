@@ -28,24 +28,35 @@ type Space struct {
 func New() (*Space, error) {
 	s := &Space{calls: make(chan func()), ended: make(chan struct{})}
 	made := make(chan error)
-	go func() {
-		defer close(s.ended)
-		// Never unlocked: the thread is spoilt for other goroutines, and ends with
-		// this one.
-		runtime.LockOSThread()
-		err := s.unshare()
-		made <- err
-		if err != nil {
-			return
-		}
-		for f := range s.calls {
-			f()
-		}
-	}()
+	go s.live(made)
 	if err := <-made; err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// live is the life of the thread. It is never unlocked: the thread is spoilt for other
+// goroutines, and ends with this one.
+func (s *Space) live(made chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread does not end before the process, and it is what others see
+		// as the process's namespace. While it is held here, a new goroutine gets
+		// another one.
+		go s.live(made)
+		<-s.ended
+		runtime.UnlockOSThread()
+		return
+	}
+	defer close(s.ended)
+	err := s.unshare()
+	made <- err
+	if err != nil {
+		return
+	}
+	for f := range s.calls {
+		f()
+	}
 }
 
 func (s *Space) unshare() error {

@@ -52,6 +52,20 @@ func TestSocketsAndProcessesAreInTheNamespace(t *testing.T) {
 	}
 }
 
+func TestNamespaceIsNotThatOfTheMainThread(t *testing.T) {
+	before, err := os.Readlink("/proc/self/ns/net") // the main thread's
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // whichever threads they get
+		s := newSpace(t)
+		defer s.Close()
+		if now, err := os.Readlink("/proc/self/ns/net"); err != nil || now != before {
+			t.Fatalf("the process went from %s to %s, %v", before, now, err)
+		}
+	}
+}
+
 func TestCloseKillsWhatWasStarted(t *testing.T) {
 	s := newSpace(t)
 	cmd := exec.Command("sleep", "1000")
