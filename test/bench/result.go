@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// result is a whole run, as it is saved.
+type result struct {
+	When     time.Time  `json:"when"`
+	Machine  machine    `json:"machine"`
+	Pairs    int        `json:"pairs"`
+	Seconds  float64    `json:"seconds"` // of one sample
+	Metrics  []measured `json:"metrics"`
+	HotLoops []hotLoop  `json:"hot_loops"`
+}
+
+// measured is a metric with all its samples.
+type measured struct {
+	metric
+	// Rounds hold the samples in the order in which they were taken. The first and
+	// the last one of a round are veth's.
+	Rounds [][]sample `json:"rounds"`
+	// Ratios are computed from Rounds, for readers of the file.
+	Ratios map[string]spread `json:"ratios_to_veth"`
+}
+
+// sample is one measurement on one link.
+type sample struct {
+	Link  string  `json:"link"`
+	Value float64 `json:"value"`         // in the metric's unit
+	P99   float64 `json:"p99,omitempty"` // of round trips
+	// Packets went over the guest's end meanwhile, both ways; a super-frame is one.
+	Packets uint64 `json:"packets"`
+	// CPU is what the link's processes used meanwhile, by name, in milliseconds.
+	CPU map[string]int64 `json:"cpu_ms,omitempty"`
+	// Counters are by how much those of the daemon's queues grew.
+	Counters map[string]uint64 `json:"counters,omitempty"`
+}
+
+// save writes r as JSON and, if there is something to compare, as a chart into dir,
+// and returns the paths.
+func (r *result) save(dir string) (paths []string, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("save results: %w", err)
+	}
+	base := filepath.Join(dir, r.When.Format("2006-01-02-150405"))
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("save results: %w", err)
+	}
+	files := []struct {
+		path string
+		data []byte
+	}{{base + ".json", append(b, '\n')}}
+	if len(r.Metrics) > 0 {
+		svg, err := r.chart()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, struct {
+			path string
+			data []byte
+		}{base + ".svg", svg})
+	}
+	for _, f := range files {
+		if err := os.WriteFile(f.path, f.data, 0o644); err != nil {
+			return paths, fmt.Errorf("save results: %w", err)
+		}
+		paths = append(paths, f.path)
+	}
+	return paths, nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"math"
+	"slices"
+)
+
+// spread is what a list of figures comes down to.
+type spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// spreadOf returns the spread of at least one figure; of none, all are NaN.
+func spreadOf(figures []float64) spread {
+	if len(figures) == 0 {
+		return spread{math.NaN(), math.NaN(), math.NaN()}
+	}
+	s := slices.Sorted(slices.Values(figures))
+	n := len(s)
+	return spread{Median: (s[(n-1)/2] + s[n/2]) / 2, Min: s[0], Max: s[n-1]}
+}
+
+func valueOf(s sample) float64 { return s.Value }
+func p99Of(s sample) float64   { return s.P99 }
+
+// ratios are a link's figures, each divided by the mean of the two veth samples of
+// its round.
+func (m *measured) ratios(link string, figure func(sample) float64) spread {
+	var ratios []float64
+	for _, round := range m.Rounds {
+		base := (figure(round[0]) + figure(round[len(round)-1])) / 2
+		for _, s := range round[1 : len(round)-1] {
+			if s.Link == link {
+				ratios = append(ratios, figure(s)/base)
+			}
+		}
+	}
+	return spreadOf(ratios)
+}
+
+// absolute is the median of a link's figures.
+func (m *measured) absolute(link string, figure func(sample) float64) float64 {
+	var all []float64
+	for _, round := range m.Rounds {
+		for _, s := range round {
+			if s.Link == link {
+				all = append(all, figure(s))
+			}
+		}
+	}
+	return spreadOf(all).Median
+}
+
+// meets tells whether a ratio to veth reaches a bound.
+func (m *metric) meets(ratio, bound float64) bool {
+	if m.Less {
+		return ratio <= bound
+	}
+	return ratio >= bound
+}
+
+// per is the median over xnetfrontd's samples of how many packets of the loaded
+// direction came on one of what a counter counts; infinite where there was none.
+func (m *measured) per(counter string) float64 {
+	var all []float64
+	for _, round := range m.Rounds {
+		for _, s := range round {
+			if s.Link == linkXnetfrontd {
+				all = append(all, float64(s.Counters[m.Loaded+".packets"])/float64(s.Counters[m.Loaded+"."+counter]))
+			}
+		}
+	}
+	return spreadOf(all).Median
+}
+
+// cpuPerPacket is what a process of a link used for each packet over the link, in µs,
+// over all samples: the kernel counts CPU time in steps too coarse for one.
+func (m *measured) cpuPerPacket(link, process string) float64 {
+	var ms int64
+	var packets uint64
+	for _, round := range m.Rounds {
+		for _, s := range round {
+			if s.Link == link {
+				ms += s.CPU[process]
+				packets += s.Packets
+			}
+		}
+	}
+	return float64(ms) * 1e3 / float64(packets)
+}
+
+// missed lists what of the floor was not reached, one line for each. Allocations are
+// not among it: see allocating.
+func (r *result) missed() []string {
+	var lines []string
+	for _, m := range r.Metrics {
+		if ratio := m.ratios(linkXnetfrontd, valueOf).Median; m.Floor != 0 && !m.meets(ratio, m.Floor) {
+			lines = append(lines, m.Title+": "+number(ratio)+" of veth, the floor is "+number(m.Floor))
+		}
+		if m.Loaded == "" {
+			continue
+		}
+		if n := m.per("notify_sent"); n < notifyFloor {
+			lines = append(lines, m.Title+": "+number(n)+" packets for each notification, the floor is "+number(notifyFloor))
+		}
+	}
+	return lines
+}

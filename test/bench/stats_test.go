@@ -1,0 +1,81 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"testing"
+)
+
+func TestSpreadOfEvenAndOddCounts(t *testing.T) {
+	for _, c := range []struct {
+		in   []float64
+		want spread
+	}{
+		{[]float64{3}, spread{3, 3, 3}},
+		{[]float64{5, 1, 3}, spread{3, 1, 5}},
+		{[]float64{4, 1, 3, 2}, spread{2.5, 1, 4}},
+	} {
+		in := slices.Clone(c.in)
+		if got := spreadOf(in); got != c.want {
+			t.Errorf("%v: %+v, want %+v", c.in, got, c.want)
+		}
+		if !slices.Equal(in, c.in) {
+			t.Errorf("%v was changed to %v", c.in, in)
+		}
+	}
+	if s := spreadOf(nil); !math.IsNaN(s.Median) {
+		t.Errorf("nothing has the spread %+v", s)
+	}
+}
+
+func TestRatioIsToTheMeanOfTheVethSamplesOfTheSameRound(t *testing.T) {
+	m := measured{Rounds: [][]sample{
+		{{Link: linkVeth, Value: 10}, {Link: linkForwarder, Value: 10}, {Link: linkXnetfrontd, Value: 5}, {Link: linkVeth, Value: 30}},
+		{{Link: linkVeth, Value: 2}, {Link: linkXnetfrontd, Value: 1}, {Link: linkForwarder, Value: 2}, {Link: linkVeth, Value: 2}},
+	}}
+	if got, want := m.ratios(linkXnetfrontd, valueOf), (spread{0.375, 0.25, 0.5}); got != want {
+		t.Errorf("xnetfrontd %+v, want %+v", got, want)
+	}
+	if got, want := m.ratios(linkForwarder, valueOf), (spread{0.75, 0.5, 1}); got != want {
+		t.Errorf("forwarder %+v, want %+v", got, want)
+	}
+	if got := m.absolute(linkVeth, valueOf); got != 6 {
+		t.Errorf("median of veth %v, want 6", got)
+	}
+}
+
+func TestMissedFloorNamesEachMetric(t *testing.T) {
+	r := fixture()
+	if lines := r.missed(); len(lines) != 0 {
+		t.Errorf("nothing is missed, yet: %q", lines)
+	}
+	for i := range r.Metrics {
+		for _, round := range r.Metrics[i].Rounds {
+			for j := range round {
+				if s := &round[j]; s.Link == linkXnetfrontd {
+					s.Value = 0.1
+					if r.Metrics[i].Less {
+						s.Value = 1e6
+					}
+					s.Counters["tx.notify_sent"] = s.Counters["tx.packets"]
+					s.Counters["rx.notify_sent"] = s.Counters["rx.packets"]
+				}
+			}
+		}
+	}
+	if lines := r.missed(); len(lines) != 5+4 { // each ratio, and notifications of all but the round trips
+		t.Errorf("%d lines: %q", len(lines), lines)
+	}
+}
+
+func TestHotLoopThatAllocatesIsFound(t *testing.T) {
+	r := fixture()
+	if lines := r.allocating(); len(lines) != 0 {
+		t.Errorf("nothing allocates, yet: %q", lines)
+	}
+	r.HotLoops[0].Figures["allocs/op"] = []float64{0, 1, 0}
+	delete(r.HotLoops[1].Figures, "allocs/op") // unknown is not none
+	if lines := r.allocating(); len(lines) != 2 {
+		t.Errorf("%d lines: %q", len(lines), lines)
+	}
+}
