@@ -14,6 +14,8 @@
 //     Free while the peer has them mapped;
 //   - event channels that are masked from Read to Unmask, that a binding raises
 //     once on the binder's side, and that become unbound when the other end goes;
+//   - that a restored guest has lost its channels and grants without being told
+//     ([Server.Restore]);
 //   - that everything belongs to an open file: when the last process that has it
 //     open is gone, its grants, ports, watches and transactions end.
 //

@@ -45,11 +45,15 @@ func (f *eventFile) call(q request) (reply, error) {
 
 // own finds a port that is bound through f (ENOTCONN otherwise, as evtchn has it).
 func (f *eventFile) own(number uint32) (*port, error) {
-	p := f.d.ports[xen.Port(number)]
-	if p == nil || p.file != f {
-		return nil, unix.ENOTCONN
+	if p := f.d.ports[xen.Port(number)]; p != nil && p.file == f {
+		return p, nil
 	}
-	return p, nil
+	for _, p := range f.slots {
+		if p != nil && p.lost && p.number == xen.Port(number) {
+			return p, nil
+		}
+	}
+	return nil, unix.ENOTCONN
 }
 
 // describePeer is how an end learns what it must raise. No values: unbound.
@@ -57,6 +61,10 @@ func (f *eventFile) describePeer(number uint32) (reply, error) {
 	p, err := f.own(number)
 	if err != nil {
 		return reply{}, err
+	}
+	if p.lost {
+		f.h.bug("notify of", p)
+		return reply{}, unix.EINVAL
 	}
 	if p.peer == nil || p.peer.file == nil {
 		return reply{}, nil

@@ -184,7 +184,7 @@ func (f *mapFile) call(q request) (reply, error) {
 // the page.
 func (g *grant) unmap() {
 	g.mapped--
-	if g.mapped == 0 && g.deferred {
+	if g.mapped == 0 && g.deferred && !g.slab.lost {
 		g.slab.d.grants.release(g)
 	}
 }

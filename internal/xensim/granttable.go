@@ -69,6 +69,7 @@ type slab struct {
 	d     *domain
 	peer  xen.DomID
 	ro    bool
+	lost  bool // at a restore: granted to nobody
 	refs  []xen.GrantRef
 	left  int // pages that are not yet free
 	watch []unmapNotify
@@ -138,7 +139,7 @@ func (h *hypervisor) end(s *slab) {
 	for i := len(s.refs) - 1; i >= 0; i-- {
 		g := t.grants[s.refs[i]]
 		g.deferred = true
-		if g.mapped == 0 {
+		if g.mapped == 0 || s.lost {
 			t.release(g)
 		}
 	}
@@ -173,7 +174,7 @@ func (h *hypervisor) lookup(d *domain, from xen.DomID, ref xen.GrantRef, writabl
 		return nil, unix.ESRCH // GNTST_bad_domain
 	}
 	g := granter.grants.grants[ref]
-	if g == nil {
+	if g == nil || g.slab.lost {
 		return nil, unix.ENOENT // GNTST_bad_gntref
 	}
 	if g.slab.peer != d.id || writable && g.slab.ro {

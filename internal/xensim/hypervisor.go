@@ -20,9 +20,11 @@ type hypervisor struct {
 	allowRaise bool
 
 	mu      sync.Mutex
-	domains map[xen.DomID]*domain // nil: closed
-	serial  uint32                // last generation given to a port's slot, or link
-	noRoom  bool                  // fault: allocations of grants fail
+	domains map[xen.DomID]*domain   // nil: closed
+	serial  uint32                  // last generation given to a port's slot, or link
+	noRoom  bool                    // fault: allocations of grants fail
+	renamed map[xen.DomID]xen.DomID // by restores: processes go on under their old number
+	bugs    []string                // done with what was lost at a restore
 }
 
 // domain is created when its number is first used, and stays.
@@ -61,6 +63,25 @@ func (h *hypervisor) nextSerial() uint32 {
 	return h.serial
 }
 
+// numberOf is the number that a domain has now which was once known as dom: a
+// process does not learn of a restore. The lock is held.
+func (h *hypervisor) numberOf(dom xen.DomID) xen.DomID {
+	for {
+		now, ok := h.renamed[dom]
+		if !ok {
+			return dom
+		}
+		dom = now
+	}
+}
+
+// current is numberOf without the lock.
+func (h *hypervisor) current(dom xen.DomID) xen.DomID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.numberOf(dom)
+}
+
 // close frees what the domains have when all their handles are closed.
 func (h *hypervisor) close() {
 	h.mu.Lock()
@@ -87,7 +108,7 @@ func (h *hypervisor) open(q request) (handle, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d, err := h.domain(xen.DomID(q.Domain))
+	d, err := h.domain(h.numberOf(xen.DomID(q.Domain)))
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ type port struct {
 	remote     xen.DomID // who is, or may be, at the other end
 	peer       *port     // nil: unbound
 	holds      int       // unmap notifications that will use it
+	lost       bool      // at a restore: its number may be another's by now
 }
 
 // eventFile is an open /dev/xen/evtchn.
@@ -113,6 +114,9 @@ func (f *eventFile) bindInterdomain(remote xen.DomID, number xen.Port) (*port, e
 
 // unbind closes a port of f. Its number is free again unless it is held.
 func (f *eventFile) unbind(p *port) {
+	if p.lost {
+		f.h.bug("unbind of", p)
+	}
 	f.slots[p.slot] = nil
 	p.state().Store(0)
 	p.setLink(0)
@@ -136,12 +140,15 @@ func (h *hypervisor) drop(p *port) {
 // remove ends a port that has no file any more. Its other end becomes unbound, for
 // the same remote domain to bind again (ECS_UNBOUND in evtchn_close).
 func (h *hypervisor) remove(p *port) {
-	delete(p.d.ports, p.number)
+	if p.d.ports[p.number] == p {
+		delete(p.d.ports, p.number)
+	}
 	other := p.peer
 	if other == nil {
 		return
 	}
 	p.peer, other.peer = nil, nil
+	other.setLink(0)
 	other.rouse()
 }
 

@@ -67,6 +67,7 @@ func New(opts Options) (*Server, error) {
 			grantLimit: limit,
 			allowRaise: opts.AllowRaise,
 			domains:    make(map[xen.DomID]*domain),
+			renamed:    make(map[xen.DomID]xen.DomID),
 		},
 		store: xenstored.New(xenstored.Options{EventBeforeAck: opts.EventBeforeAck}),
 		open:  make(map[io.Closer]struct{}),
@@ -100,7 +101,8 @@ func hypercallSocket(dir string) string { return filepath.Join(dir, "hypercalls"
 func StoreSocket(dir string) string { return filepath.Join(dir, "xenstored") }
 
 // Listen opens the server's sockets in Options.Dir, which must exist, for domains
-// in other processes. Sockets that an earlier server left there are replaced.
+// in other processes. Whoever may enter the directory may connect, as any domain.
+// Sockets that an earlier server left there are replaced.
 func (s *Server) Listen() error {
 	if s.opts.HeapPages {
 		return errors.New("listen: heap pages cannot be shared with other processes")
@@ -123,7 +125,15 @@ func listen(network, path string) (*net.UnixListener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		os.Remove(path)
 	}
-	return net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+	l, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 func (s *Server) accept(l *net.UnixListener, serve func(*net.UnixConn)) {
@@ -213,7 +223,8 @@ func (s *Server) openStore(q request) (reply, error) {
 	if q.Domain >= firstReservedDomID {
 		return reply{}, unix.EINVAL
 	}
-	if err := s.createDomain(xen.DomID(q.Domain)); err != nil {
+	dom := s.hypervisor.current(xen.DomID(q.Domain))
+	if err := s.createDomain(dom); err != nil {
 		return reply{}, err
 	}
 	ours, theirs, err := socketPair()
@@ -225,6 +236,6 @@ func (s *Server) openStore(q request) (reply, error) {
 		unix.Close(theirs)
 		return reply{}, err
 	}
-	s.spawn(conn, func() { s.store.Serve(conn, uint16(q.Domain)) })
+	s.spawn(conn, func() { s.store.Serve(conn, uint16(dom)) })
 	return reply{Objects: []object{{fd: theirs}}}, nil
 }

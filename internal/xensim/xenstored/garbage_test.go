@@ -150,6 +150,13 @@ func TestSlowStoreIsSlow(t *testing.T) {
 		t.Fatalf("answered after %v", d)
 	}
 	s.SetDelay(time.Hour)
-	go c.Read(t.Context(), "/a")
-	// Close, at the end of the test, must not wait for the hour.
+	read := make(chan error, 1)
+	go func() {
+		_, err := c.Read(t.Context(), "/a")
+		read <- err
+	}()
+	s.Close() // must not wait for the hour
+	if err := <-read; err == nil {
+		t.Fatal("a closed store answered")
+	}
 }

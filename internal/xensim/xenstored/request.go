@@ -9,7 +9,9 @@ import (
 // handle carries out one request and answers it. The events of what it changes go
 // out before its reply.
 func (c *connection) handle(h xenstore.Header, payload []byte) {
-	c.s.mu.Lock()
+	if !c.s.lockFor(c) {
+		return
+	}
 	defer c.s.mu.Unlock()
 	var tx *transaction
 	if h.Transaction != 0 {

@@ -40,6 +40,9 @@ type Server struct {
 	failCommits int
 	delay       time.Duration
 	revived     chan struct{} // nil: answers; else closed when it does again
+
+	// paused are the domains whose requests wait, until the channel is closed.
+	paused map[uint16]chan struct{}
 }
 
 // New makes a store that has a root, for domain 0 alone, and nothing in it.
@@ -50,6 +53,7 @@ func New(opts Options) *Server {
 		nodes:       make(map[string]*node),
 		owned:       make(map[uint16]int),
 		connections: make(map[*connection]struct{}),
+		paused:      make(map[uint16]chan struct{}),
 	}
 	s.nodes["/"] = &node{perms: []xenstore.Permission{{Domain: 0}}}
 	return s
