@@ -9,6 +9,7 @@ import (
 // Protocol numbers and header lengths that checksumSetup walks over.
 const (
 	etherLen  = 14
+	maxIPv6   = 256 // bytes in which all IPv6 extension headers begin (MAX_IPV6_HDR_LEN)
 	etherIPv4 = 0x0800
 	etherIPv6 = 0x86dd
 
@@ -93,34 +94,45 @@ func (l *layout) walkIPv6(head []byte, size int) DropReason {
 	next, at := head[l.network+6], l.network+40
 	end := at + int(binary.BigEndian.Uint16(head[l.network+4:]))
 	for at <= end {
-		var length int
+		size6, ok := extension(next)
+		if !ok {
+			l.start, l.proto = at, next
+			return 0
+		}
+		if at+size6 > l.network+maxIPv6 {
+			return DropCsumTruncated
+		}
+		if ok, drop := l.has(at+size6, head, size); !ok {
+			return drop
+		}
+		length := (int(head[at+1]) + 1) * 8
 		switch next {
-		case protoHopOpts, protoRouting, protoDstOpts:
-			if ok, drop := l.has(at+8, head, size); !ok {
-				return drop
-			}
-			length = (int(head[at+1]) + 1) * 8
 		case protoAuth:
-			if ok, drop := l.has(at+8, head, size); !ok {
-				return drop
-			}
 			length = (int(head[at+1]) + 2) * 4
 		case protoFragment:
-			if ok, drop := l.has(at+8, head, size); !ok {
-				return drop
-			}
+			length = 8
 			if binary.BigEndian.Uint16(head[at+2:])&0xfff9 != 0 {
 				return DropCsumFragment
 			}
-			length = 8
-		default:
-			l.start, l.proto = at, next
-			return 0
 		}
 		next = head[at]
 		at += length
 	}
 	return DropCsumTruncated
+}
+
+// extension is how many bytes of an IPv6 extension header are looked at; false if
+// the protocol is none.
+func extension(proto uint8) (int, bool) {
+	switch proto {
+	case protoHopOpts, protoRouting, protoDstOpts:
+		return 2, true
+	case protoFragment:
+		return 8, true
+	case protoAuth:
+		return 12, true
+	}
+	return 0, false
 }
 
 func (l *layout) transport(head []byte, size int) DropReason {

@@ -2,6 +2,8 @@ package netback
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -220,4 +222,84 @@ func TestStateIsShownWithoutActingOnIt(t *testing.T) {
 	r.awaitState(netif.StateClosing)
 	q := r.queues[0]
 	q.expect(netif.StatusOkay, 0, q.send(frameOf(60, 1), 60, 0)...)
+}
+
+// With one channel the tx worker takes the event that the rx worker waits for.
+func TestSlotsArriveThroughTheSharedChannel(t *testing.T) {
+	r := newRig(t, Options{})
+	r.connect(1, false, allFeatures())
+	q := r.queues[0]
+	r.check(r.port.Send(0, tap.VirtioHeader{}, frameOf(60, 1)))
+	r.eventually(func() bool { return q.rx.Header().ReqEvent == 1 && r.port.Waiting(0) == 0 })
+	q.post(1)
+	if data, _, _ := q.receive(); !bytes.Equal(data, frameOf(60, 1)) {
+		t.Error("frame is another")
+	}
+}
+
+func TestNeverConnectFaultLeavesInitWait(t *testing.T) {
+	r := newRig(t, Options{})
+	r.vif.Faults().Inject(NeverConnect, 1)
+	r.prepare(1, true, allFeatures())
+	r.setState(netif.StateConnected)
+	r.eventually(func() bool { return r.vif.Faults().Left(NeverConnect) == 0 })
+	r.states(2)
+	r.setState(netif.StateConnected) // the same again: a new look
+	r.check(r.vif.WaitConnected(r.ctx))
+}
+
+func TestFrontendThatVanishesEndsTheVif(t *testing.T) {
+	r := newRig(t, Options{})
+	r.connect(1, true, allFeatures())
+	r.check(xensim.RemoveDomain(r.ctx, r.xen.Toolstack(), guestID))
+	select {
+	case <-r.vif.Done():
+	case <-r.ctx.Done():
+		t.Fatal("vif is still there")
+	}
+	if got, err := r.xen.Toolstack().Read(r.ctx, r.backDir()+"/"+netif.KeyState); got != "6" {
+		t.Errorf("backend's state %q, %v", got, err)
+	}
+}
+
+// A backend that starts again, as a module that is loaded again, takes over what it
+// finds.
+func TestNewBackendGoesOnWithOldRings(t *testing.T) {
+	r := newRig(t, Options{})
+	r.connect(1, true, allFeatures())
+	q := r.queues[0]
+	q.post(8)
+	r.stop()
+	r.stop = nil
+	if got, _ := r.xen.Toolstack().Read(r.ctx, r.backDir()+"/"+netif.KeyState); got != "4" {
+		t.Fatalf("state %s after the driver's end", got)
+	}
+	ids := q.send(frameOf(60, 1), 60, 0)
+	conn, err := r.xen.Connect(0)
+	r.check(err)
+	defer conn.Close()
+	r.backend = New(conn, Options{})
+	ctx, stop := context.WithCancel(r.ctx)
+	done := make(chan error, 1)
+	go func() { done <- r.backend.Serve(ctx) }()
+	defer func() { stop(); r.check(<-done) }()
+	r.vif, err = r.backend.Vif(r.ctx, VifID{Frontend: guestID})
+	r.check(err)
+	// The frontend's ports are unbound since the old driver went, and can be bound.
+	r.check(r.vif.WaitConnected(r.ctx))
+	q.expect(netif.StatusOkay, 0, ids...)
+}
+
+func TestIORingShowsTheIndices(t *testing.T) {
+	r := newRig(t, Options{})
+	r.connect(1, true, allFeatures())
+	q := r.queues[0]
+	q.expect(netif.StatusOkay, 0, q.send(frameOf(60, 1), 60, 0)...)
+	r.eventually(func() bool {
+		text, err := r.vif.IORing(0)
+		return err == nil && strings.Contains(text, "TX: req prod 1 event 2, rsp prod 1")
+	})
+	if _, err := r.vif.IORing(1); !errors.Is(err, ErrPort) {
+		t.Errorf("queue 1: %v", err)
+	}
 }

@@ -19,7 +19,7 @@ import (
 func TestTxOffloadsBecomeTheVirtioHeader(t *testing.T) {
 	const blank, valid = netif.TxCsumBlank | netif.TxDataValidated, netif.TxDataValidated
 	hops := packet(6, protoTCP, 1000)
-	hops = append(hops[:54:54], append([]byte{protoTCP, 30, 2: 0, 247: 0}, hops[54:]...)...)
+	hops = append(hops[:54:54], append([]byte{protoTCP, 30, 247: 0}, hops[54:]...)...)
 	hops[20] = protoHopOpts
 	binary.BigEndian.PutUint16(hops[18:], uint16(len(hops)-54))
 	for _, c := range []struct {

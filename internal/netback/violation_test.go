@@ -200,6 +200,10 @@ func TestBadChecksumSetupIsDroppedAfterOkay(t *testing.T) {
 	binary.BigEndian.PutUint16(fragment6[18:], 116)
 	arp := frameOf(60, 1)
 	binary.BigEndian.PutUint16(arp[12:], 0x0806)
+	deep := packet(6, protoUDP, 100) // the second header begins 288 bytes into IPv6
+	deep = append(deep[:54:54], append([]byte{protoDstOpts, 30, 248: protoUDP, 255: 0}, deep[54:]...)...)
+	deep[20] = protoHopOpts
+	binary.BigEndian.PutUint16(deep[18:], uint16(len(deep)-54))
 	icmp := packet(4, 1, 64)
 	cut := packet(4, protoTCP, 0)[:14+20+19]
 	gso4 := netif.NewGSO(1448, netif.GSOTCPv4)
@@ -216,6 +220,7 @@ func TestBadChecksumSetupIsDroppedAfterOkay(t *testing.T) {
 		{"csum_blank on the first IPv4 fragment", fragment, nil, DropCsumFragment},
 		{"csum_blank on the last IPv4 fragment", lastFragment, nil, DropCsumFragment},
 		{"csum_blank on an IPv6 fragment", fragment6, nil, DropCsumFragment},
+		{"csum_blank behind 256 bytes of IPv6 headers", deep, nil, DropCsumTruncated},
 		{"csum_blank on ICMP", icmp, nil, DropCsumProtocol},
 		{"csum_blank on a cut TCP header", cut, nil, DropCsumTruncated},
 		{"GSO on a tagged frame", packet(4, protoTCP, 3000, 0x8100), []netif.Extra{gso4}, DropCsumNotIP},
