@@ -169,12 +169,12 @@ func TestDemoThatIsKeptEndsWithCtrlC(t *testing.T) {
 }
 
 func TestDemoForAPlainUserSaysWhatIsMissing(t *testing.T) {
-	needRoot(t)
+	cmd := asNobody(t, "demo", "--size", "1MiB")
 	fi, err := os.Stat("/dev/net/tun")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := runProgram(t, asNobody(t, "demo", "--size", "1MiB"))
+	o := runProgram(t, cmd)
 	if fi.Mode().Perm()&0o006 == 0o006 {
 		if o.code != 0 && !strings.Contains(o.errOut, "run as root (sudo)") {
 			t.Errorf("%+v", o)
