@@ -303,14 +303,23 @@ func (d *Device) disconnect(b *bus, pairs []*pair) error {
 	return err
 }
 
-// leave walks the vif to Closed, as far as the backend goes along.
+// leave walks the vif to Closed, as far as the backend goes along, and from there to
+// Initialising, which is how the toolstack made it: free for the next owner. Closed
+// would not do. Linux remembers the state of a device without a driver as
+// Initialising, so that xen-netfront's probe, finding nothing to change, does not
+// write it (__xenbus_switch_state), and waits for the backend to leave Closed for
+// ever: modprobe hangs.
 func (d *Device) leave(b *bus) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
 	defer cancel()
 	if b.moved(ctx) != nil {
 		return // not ours any more, or no directory to write to
 	}
-	if err := b.shut(ctx, stopTimeout); err != nil && !errors.Is(err, errMoved) {
+	err := b.shut(ctx, stopTimeout)
+	if err == nil {
+		err = b.setState(ctx, netif.StateInitialising)
+	}
+	if err != nil && !errors.Is(err, errMoved) {
 		d.log.Warn("leaving the vif", zap.Error(err))
 	}
 }

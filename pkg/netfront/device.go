@@ -96,8 +96,9 @@ func (d *Device) Name() string { return d.link.Name() }
 // Close removes the TAP. Run must have returned, or not been called.
 func (d *Device) Close() error { return d.link.Close() }
 
-// Run connects to the backend and carries frames until ctx ends, then leaves the
-// vif Closed with every grant and event channel freed, and returns nil. Whatever
+// Run connects to the backend and carries frames until ctx ends, then closes the vif
+// and leaves it free for another frontend, with every grant and event channel freed,
+// and returns nil. Whatever
 // ends a connection before that (a backend that goes away, restarts or breaks the
 // protocol, a vif that is detached) leads to the next one, at growing intervals;
 // the TAP stays. It returns an error only if xenstore itself is lost.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,6 +180,9 @@ func TestEveryViolationEndsTheConnectionAndTheNextOneWorks(t *testing.T) {
 		{"rx producer overflow", netback.RxOverflow, true},
 		{"rx extras without end", netback.RxExtraEndless, true},
 	} {
+		if raceEnabled && strings.HasSuffix(c.name, "overflow") {
+			continue // a backend that writes slots which are not its own is a data race
+		}
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}})
 			w.connected(1)

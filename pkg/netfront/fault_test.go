@@ -1,0 +1,262 @@
+package netfront
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+// failing makes the n-th allocation of grants or event channels fail.
+type failing struct {
+	xen.Grants
+	xen.Events
+	left int
+}
+
+var errInjected = errors.New("injected")
+
+func (f *failing) step() error {
+	if f.left--; f.left == 0 {
+		return errInjected
+	}
+	return nil
+}
+
+func (f *failing) Alloc(peer xen.DomID, n int, writable bool) (xen.Pages, error) {
+	if err := f.step(); err != nil {
+		return nil, err
+	}
+	return f.Grants.Alloc(peer, n, writable)
+}
+
+func (f *failing) Open() (xen.EventFile, error) {
+	if err := f.step(); err != nil {
+		return nil, err
+	}
+	file, err := f.Events.Open()
+	return failingFile{file, f}, err
+}
+
+type failingFile struct {
+	xen.EventFile
+	f *failing
+}
+
+func (e failingFile) Bind(remote xen.DomID) (xen.Port, error) {
+	if err := e.f.step(); err != nil {
+		return 0, err
+	}
+	return e.EventFile.Bind(remote)
+}
+
+// The review's set-up leaked what it had when a later step failed, and its error
+// paths destroyed queues that were half built.
+func TestPairThatCannotBeMadeLeavesNothing(t *testing.T) {
+	enterNamespace(t)
+	server, err := xensim.New(xensim.Options{GrantLimit: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	conn, err := server.Connect(guestDom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	link, err := tap.Create(tap.Config{Name: "xnf%d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer link.Close()
+	queues, err := link.SetQueues(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := conn.Guest()
+	fds := descriptors(t)
+	steps := 0
+	for {
+		steps++
+		f := &failing{Grants: guest.Grants, Events: guest.Events, left: steps}
+		c := pairConfig{guest: &xen.Guest{Grants: f, Events: f}, features: AllFeatures(), maps: fullMaps}
+		p, err := newPair(c, 0, queues[0])
+		if err == nil {
+			if err := p.close(); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if !errors.Is(err, errInjected) {
+			t.Fatal(err)
+		}
+		if g, ports := server.GrantsInUse(guestDom), server.PortsInUse(guestDom); len(g) > 0 || len(ports) > 0 {
+			t.Fatalf("step %d left %d grants and %d ports", steps, len(g), len(ports))
+		}
+		for fd, to := range descriptors(t) {
+			if fds[fd] != to {
+				t.Fatalf("step %d left descriptor %s %s", steps, fd, to)
+			}
+		}
+	}
+	if steps != 8 {
+		t.Errorf("%d steps, 3 allocations, 2 files and 2 ports were expected to fail", steps-1)
+	}
+}
+
+// Granted memory of the embedded Xen is a mapping, like that of gntalloc.
+func TestConnectionsLeaveNoMapping(t *testing.T) {
+	enterNamespace(t)
+	server, err := xensim.New(xensim.Options{GrantLimit: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	ctx := context.Background()
+	if err := xensim.AttachVif(ctx, server.Toolstack(), xensim.VifConfig{Frontend: guestDom, Backend: driverDom, MAC: guestMAC}); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, server: server}
+	w.backend(worldConfig{})
+	conn, err := server.Connect(guestDom)
+	w.check(err)
+	t.Cleanup(func() { conn.Close() })
+	var before int
+	for i := range 6 {
+		w.dev, err = Open(ctx, conn.Guest(), Config{Queues: 2, Features: AllFeatures(), Logger: zap.NewNop()})
+		w.check(err)
+		run, cancel := context.WithCancel(ctx)
+		ran := make(chan error, 1)
+		go func() { ran <- w.dev.Run(run) }()
+		w.connected(1)
+		cancel()
+		w.check(<-ran)
+		w.check(w.dev.Close())
+		w.eventually("every grant to end", func() bool { return len(server.GrantsInUse(guestDom)) == 0 })
+		if i == 0 {
+			before = sharedMappings(t)
+		}
+	}
+	if after := sharedMappings(t); after > before {
+		t.Errorf("%d shared mappings, %d after the first connection", after, before)
+	}
+}
+
+// sharedMappings counts the shared mappings in /proc/self/maps.
+func sharedMappings(t *testing.T) (n int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasSuffix(f[1], "s") {
+			n++
+		}
+	}
+	return n
+}
+
+// The review followed a nil chain when a fragment came behind a bad first slot.
+func TestRxFragmentsBehindABadFirstSlotAreDroppedWithIt(t *testing.T) {
+	r := newRxRig(t, fullMaps)
+	r.raw(netif.RxResponse{Status: -1, Flags: netif.RxMoreData})
+	r.put(netif.RxMoreData, 0, patterned(4096, 1))
+	r.put(0, 0, patterned(10, 2))
+	good := patterned(500, 3)
+	r.send(0, nil, 0, good)
+	r.service()
+	if len(r.out.frames) != 1 || !bytes.Equal(r.out.frames[0][tap.VirtioHeaderSize:], good) {
+		t.Fatalf("%d frames", len(r.out.frames))
+	}
+}
+
+// A rate-limited backend stops looking at the ring until its timer fires. That is no
+// fault of the connection.
+func TestRateLimitIsNotTakenForADeadBackend(t *testing.T) {
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Rate: "131072,200000"}})
+	w.connected(1)
+	const frames = 600
+	for i := range frames {
+		w.send(tap.VirtioHeader{}, mark(1500, i))
+	}
+	for i := range frames {
+		if r := w.fromGuest(markPrefix); !bytes.Equal(r.Frame, mark(1500, i)) {
+			t.Fatalf("frame %d was lost, changed or moved", i)
+		}
+	}
+	if s := w.vif.Stats(); s.CreditWaits == 0 {
+		t.Error("the limit never took effect")
+	}
+	if s := w.dev.Status(); s.Connects != 1 || s.Queues[0].Tx.Counters["parked"] == 0 {
+		t.Errorf("%d connections, parked %d times", s.Connects, s.Queues[0].Tx.Counters["parked"])
+	}
+}
+
+// Vifs that cannot be opened leave no TAP behind, and say what is wrong.
+func TestOpenSaysWhatIsWrongAndLeavesNothing(t *testing.T) {
+	enterNamespace(t)
+	server, err := xensim.New(xensim.Options{HeapPages: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	conn, err := server.Connect(guestDom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx := context.Background()
+	cfg := Config{Features: AllFeatures(), Logger: zap.NewNop()}
+	if _, err := Open(ctx, conn.Guest(), cfg); !errors.Is(err, ErrNoVif) {
+		t.Errorf("no vif: %v", err)
+	}
+	dir := xensim.FrontendPath(guestDom, 0)
+	if err := xensim.AttachVif(ctx, server.Toolstack(), xensim.VifConfig{Frontend: guestDom, Backend: driverDom, MAC: guestMAC}); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ key, value, want string }{
+		"garbage MAC":     {netif.KeyMAC, "zz:zz", `mac is "zz:zz"`},
+		"multicast MAC":   {netif.KeyMAC, "01:00:5e:00:00:01", "want a unicast Ethernet address"},
+		"MTU no number":   {netif.KeyMTU, "many", `mtu is "many"`},
+		"MTU too large":   {netif.KeyMTU, "70000", `mtu is "70000"`},
+		"backend's domid": {netif.KeyBackendID, "-3", `backend-id is "-3"`},
+	} {
+		old, err := server.Toolstack().Read(ctx, dir+"/"+c.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(v string) {
+			if err := server.Toolstack().Write(ctx, dir+"/"+c.key, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(c.value)
+		if d, err := Open(ctx, conn.Guest(), cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q in it", name, err, c.want)
+			if err == nil {
+				d.Close()
+			}
+		}
+		write(old)
+	}
+	for _, bad := range []Config{{DevID: -1}, {MTU: 67}, {MTU: 65518}, {Queues: 65}, {TxQueueLen: -1}} {
+		bad.Logger = cfg.Logger
+		if d, err := Open(ctx, conn.Guest(), bad); err == nil {
+			t.Errorf("%+v accepted", bad)
+			d.Close()
+		}
+	}
+	if _, err := os.Stat("/sys/class/net/xnf0"); err == nil {
+		t.Error("a TAP is left")
+	}
+}

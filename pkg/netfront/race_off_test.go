@@ -1,0 +1,5 @@
+//go:build !race
+
+package netfront
+
+const raceEnabled = false
