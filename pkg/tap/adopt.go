@@ -59,6 +59,9 @@ func (d *Device) adopt(cfg Config, keeper int, queues []int) error {
 	if d.ns, err = currentNamespace(); err != nil {
 		return err
 	}
+	if err := d.ns.holds(keeper); err != nil {
+		return fmt.Errorf("link %q: %w", name, err)
+	}
 	if err := d.openNetlink(); err != nil {
 		return err
 	}

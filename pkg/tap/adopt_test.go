@@ -2,8 +2,10 @@ package tap
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,5 +108,31 @@ func TestAdoptRefusesWhatIsNotOneLinksQueues(t *testing.T) {
 	}
 	if _, err := queuesA[0].NewReader(4); err != nil { // still the device's own
 		t.Error(err)
+	}
+}
+
+// A link of the same name in the adopter's namespace must not be taken for ours.
+func TestAdoptRefusesALinkOfAnotherNamespace(t *testing.T) {
+	enterNamespace(t)
+	d := newDevice(t, Config{Name: "xnf0"})
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
+		other, err := netns.New()
+		if err != nil {
+			done <- err
+			return
+		}
+		defer other.Close()
+		twin, err := Create(Config{Name: "xnf0"})
+		if err != nil {
+			done <- err
+			return
+		}
+		_, err = Adopt(Config{}, d.KeeperFD(), nil)
+		done <- errors.Join(err, twin.Close())
+	}()
+	if err := <-done; !errors.Is(err, ErrLinkGone) {
+		t.Errorf("adopted: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // namespace is the network namespace in which a link was made. /dev/net/tun looks a
@@ -32,6 +33,21 @@ func (n *namespace) close() error {
 	}
 	if err := n.handle.Close(); err != nil {
 		return fmt.Errorf("close network namespace: %w", err)
+	}
+	return nil
+}
+
+// holds checks that a queue's link is in the namespace: a link of its name there might
+// be another.
+func (n *namespace) holds(queue int) error {
+	fd, err := unix.IoctlRetInt(queue, unix.TUNGETDEVNETNS)
+	if err != nil {
+		return fmt.Errorf("get the link's network namespace: %w", err)
+	}
+	its := netns.NsHandle(fd)
+	defer its.Close()
+	if !n.handle.Equal(its) {
+		return fmt.Errorf("%w: it is in another network namespace", ErrLinkGone)
 	}
 	return nil
 }

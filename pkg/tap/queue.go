@@ -66,8 +66,8 @@ func (d *Device) closeFrom(n int) error {
 }
 
 // openQueue attaches one more queue. The link can be renamed between the question for
-// its name and the answer's use; then water makes a new link of the old name, which
-// checkQueue sees (it has no virtio header) and closing removes.
+// its name and the answer's use; then water joins another link, or makes one. Either
+// shows afterwards, and closing the queue undoes it.
 func (d *Device) openQueue() (*Queue, error) {
 	name, _, err := queueInfo(d.keeper)
 	if err != nil {
@@ -81,11 +81,27 @@ func (d *Device) openQueue() (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open queue of link %q: %w", name, err)
 	}
-	if _, err := checkQueue(fd, false); err != nil {
+	if err := d.checkOwn(fd); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open queue of link %q: %w", name, err)
 	}
 	return &Queue{device: d, fd: fd}, nil
+}
+
+// checkOwn checks that fd is a worker's queue of this device's link.
+func (d *Device) checkOwn(fd int) error {
+	joined, err := checkQueue(fd, false)
+	if err != nil {
+		return err
+	}
+	name, _, err := queueInfo(d.keeper)
+	if err != nil {
+		return err
+	}
+	if joined != name {
+		return fmt.Errorf("%w: it joined link %q, not %q", ErrQueue, joined, name)
+	}
+	return nil
 }
 
 // FD is the queue's descriptor: non-blocking and for polling only (EPOLLIN: a frame

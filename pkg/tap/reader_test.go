@@ -314,3 +314,29 @@ func TestReaderRefusesSlicesThatDoNotFit(t *testing.T) {
 		}
 	})
 }
+
+// A buffer without room for the virtio header costs the frame; it must not cost more.
+func TestReaderCountsFramesThatCannotBeRead(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, cfg Config) {
+		d, queues := liveDevice(t, cfg, 1)
+		socket := newPacketSocket(t, d.Index())
+		r := newReader(t, queues[0], 8)
+		small := make([][]byte, 8)
+		for i := range small {
+			small[i] = make([]byte, VirtioHeaderSize-1)
+		}
+		for i := range 20 {
+			socket.send(testFrame(60, i))
+		}
+		n := make([]int, 8)
+		if got, err := readAll(r, small, n); got != 0 || err != nil || r.Refused() != 20 {
+			t.Errorf("read %d frames, %d refused: %v", got, r.Refused(), err)
+		}
+		for i := range maxRefused + 20 {
+			socket.send(testFrame(60, i))
+		}
+		if got, err := readAll(r, small, n); got != 0 || !errors.Is(err, unix.EINVAL) {
+			t.Errorf("read %d frames: %v", got, err)
+		}
+	})
+}

@@ -37,7 +37,7 @@ const worthRing = 4
 // We write the submission ring's tail and the completion ring's head, the kernel the
 // other two; they go through sync/atomic. The kernel reads the submission tail only
 // inside io_uring_enter (there is no polling thread), so entries that it has not
-// consumed when that returns can be withdrawn by moving the tail back.
+// consumed when that returns are overwritten by the next batch.
 //
 // unsafe: the views lie inside the two mappings, at offsets that the kernel gave and
 // newUring checked, and hold no Go pointers. Addresses of Go memory are stored as
@@ -116,9 +116,6 @@ func (u *uring) submit(n int) (done int, err error) {
 		done += int(r)
 	}
 	u.tail += uint32(done)
-	if done < n {
-		atomic.StoreUint32(u.sqTail, u.tail)
-	}
 	return done, u.reap(done)
 }
 

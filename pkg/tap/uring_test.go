@@ -177,6 +177,40 @@ func TestFramesStillFlowWhenTheKernelRefusesTheRing(t *testing.T) {
 	}
 }
 
+// What the kernel did not take once must not be done the next time.
+func TestRingForgetsWhatWasRefused(t *testing.T) {
+	enterNamespace(t)
+	d, queues := liveDevice(t, Config{}, 1)
+	socket := newPacketSocket(t, d.Index())
+	u := newTestRing(t, opRead, queues[0], 4)
+	bufs, _ := readBuffers(4)
+	put := func(n int) {
+		for i := range n {
+			u.put(i, unsafe.Pointer(&bufs[i][0]), len(bufs[i]))
+		}
+	}
+	for i := range 3 {
+		socket.send(testFrame(60, i))
+	}
+	fd := u.fd
+	u.fd = -1
+	put(3)
+	if done, err := u.submit(3); done != 0 || err != nil || u.refused != unix.EBADF || u.usable() {
+		t.Errorf("refused: %d done, %v, usable %t: %v", done, u.refused, u.usable(), err)
+	}
+	u.fd = fd
+	for seq := range 3 {
+		put(1)
+		if done, err := u.submit(1); done != 1 || err != nil || frameSeq(bufs[0][VirtioHeaderSize:]) != seq {
+			t.Errorf("frame %d: %d done, got frame %d: %v", seq, done, frameSeq(bufs[0][VirtioHeaderSize:]), err)
+		}
+	}
+	put(4)
+	if done, err := u.submit(4); done != 4 || err != nil || u.results[0] != -int32(unix.EAGAIN) || u.results[3] != -int32(unix.EAGAIN) {
+		t.Errorf("empty queue: %d done, results %v: %v", done, u.results, err)
+	}
+}
+
 // The probe must notice a queue on which io_uring does not do what is needed.
 func TestProbeRefusesWhatDoesNotAnswerAtOnce(t *testing.T) {
 	enterNamespace(t)
@@ -236,6 +270,29 @@ func TestReadAndWriteDoNotAllocate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The kernel writes to addresses noted before the system call: on a stack, which may
+// have moved by then, they would be somebody else's. The compiler must see them escape.
+func TestBuffersOfACallerDoNotLiveOnItsStack(t *testing.T) {
+	enterNamespace(t)
+	_, queues := liveDevice(t, Config{}, 1)
+	r, w := newReader(t, queues[0], 8), newWriter(t, queues[0], 8)
+	reads := testing.AllocsPerRun(10, func() {
+		var buf [ReadRoom]byte
+		var n [1]int
+		r.Read([][]byte{buf[:]}, n[:])
+	})
+	writes := testing.AllocsPerRun(10, func() {
+		var buf [VirtioHeaderSize + 60]byte
+		var res [1]int32
+		frame := [1]unix.Iovec{{Base: &buf[0]}}
+		frame[0].SetLen(len(buf))
+		w.Write([][]unix.Iovec{frame[:]}, res[:])
+	})
+	if reads < 1 || writes < 2 {
+		t.Errorf("read: %v allocations, want the buffer; write: %v, want the buffer and the gather list", reads, writes)
+	}
 }
 
 func TestProbeLeavesNothingBehind(t *testing.T) {

@@ -57,9 +57,14 @@ func loadTagger(t *testing.T) int {
 		name                [16]byte
 		_, _, _, _, _, _, _ uint32
 	}{kind: schedCls, insns: uint32(len(code) / 8), code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&license[0])}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, progLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		t.Fatalf("load BPF program: %v", errno)
+	for {
+		fd, _, errno := unix.Syscall(unix.SYS_BPF, progLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		switch errno {
+		case 0:
+			return int(fd)
+		case unix.EAGAIN: // the verifier gives up when a signal comes, as the Go runtime's do
+		default:
+			t.Fatalf("load BPF program: %v", errno)
+		}
 	}
-	return int(fd)
 }

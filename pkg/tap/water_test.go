@@ -113,3 +113,19 @@ func TestQueueWithoutVirtioHeaderIsRefused(t *testing.T) {
 		t.Errorf("links %v, before %v", now, before)
 	}
 }
+
+// The same when the old name belongs to another link of ours by then.
+func TestQueueOfAnotherLinkIsRefused(t *testing.T) {
+	enterNamespace(t)
+	a, b := newDevice(t, Config{}), newDevice(t, Config{})
+	queues, err := b.SetQueues(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.checkOwn(queues[0].FD()); !errors.Is(err, ErrQueue) {
+		t.Errorf("another link's queue: %v", err)
+	}
+	if err := b.checkOwn(queues[0].FD()); err != nil {
+		t.Error(err)
+	}
+}
