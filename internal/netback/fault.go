@@ -78,12 +78,14 @@ func (f *Faults) HoldTx(d time.Duration) {
 	f.any.Store(true)
 }
 
-// Clear ends all faults.
+// Clear ends all faults. What the backend did not look at it looks at after the
+// next event, or after [Vif.Kick].
 func (f *Faults) Clear() {
 	for i := range f.left {
 		f.left[i].Store(0)
 	}
 	f.hold.Store(0)
+	f.any.Store(false)
 }
 
 // take tells whether to do the fault now, and counts it.

@@ -1,7 +1,6 @@
 package netback
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -43,7 +42,6 @@ type rxWorker struct {
 	reads   int  // since the last wait
 	empty   bool // the port had no more frames at the last read
 
-	needed    uint32    // slots that the first frame needs, while it waits
 	blockedAt time.Time // since when it waits; zero: it does not
 	lastRx    time.Time // when a frame last got through (last_rx_time)
 	stalled   bool
@@ -162,7 +160,6 @@ func (w *rxWorker) place() bool {
 	b := w.bufs[w.next][:w.sizes[w.next]]
 	needed, drop := w.put(b)
 	if needed > 0 {
-		w.needed = needed
 		return false
 	}
 	if drop != 0 {
@@ -208,7 +205,6 @@ func (w *rxWorker) expire() {
 	for ; w.next < w.n; w.next++ {
 		w.drop(DropExpired)
 	}
-	w.needed = 0
 	w.blockedAt = time.Time{}
 	w.waiting.Store(false)
 	w.ready()
@@ -245,7 +241,7 @@ func (w *rxWorker) discard() int {
 		n, _ = w.port.Read(w.bufs, w.sizes[:])
 	}
 	w.q.counters.drops[DropDisabled].Add(uint64(n))
-	w.next, w.n, w.needed, w.blockedAt = 0, 0, 0, time.Time{}
+	w.next, w.n, w.blockedAt = 0, 0, time.Time{}
 	w.waiting.Store(false)
 	return n
 }
@@ -288,5 +284,5 @@ func (w *rxWorker) close() error {
 	if w.wait != nil {
 		w.wait.close()
 	}
-	return errors.Join(err)
+	return err
 }

@@ -1,14 +1,11 @@
 package netback
 
 import (
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
-	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
@@ -54,10 +51,17 @@ func (w *txWorker) loop() {
 			w.q.vif.log.Error("tx worker cannot wait", zap.Error(err))
 			return
 		}
-		if what&readyEvent != 0 && w.event() {
+		event := what&readyEvent != 0
+		if event && w.loseEOI() {
 			continue
 		}
+		// The ring first and the event after it: frames must not wait for the read.
+		// What came in between is found by looking again.
+		found := w.work()
 		again = w.run()
+		if event && w.event(found) {
+			again = w.run()
+		}
 		// Out of credit the event stays masked until the next interval, as
 		// Linux's EOI does.
 		if w.masked && !w.credit.pending {
@@ -68,31 +72,38 @@ func (w *txWorker) loop() {
 	w.release(true)
 }
 
-// event takes the event that is pending. It returns true if there is nothing to be
-// done about it.
-func (w *txWorker) event() bool {
+// loseEOI is the race of xen-netback's one channel for both rings: the rx thread
+// ends the very first event before it knows its own interrupt number. Nobody looks
+// at the ring for it, and the port stays masked.
+func (w *txWorker) loseEOI() bool {
+	if !w.lost {
+		return false
+	}
+	w.lost = false
+	n, _ := w.events.Read(w.ports[:])
+	return n > 0
+}
+
+// work tells whether an event now would be for something, and tells the rx worker
+// if it is for it.
+func (w *txWorker) work() bool {
+	waiting, err := w.ring.Requests()
+	return w.q.shared && w.q.rx.poke() || err != nil || waiting > 0
+}
+
+// event takes the event that is pending, and returns whether there was one. Found
+// says whether there was something to do.
+func (w *txWorker) event(found bool) bool {
 	n, err := w.events.Read(w.ports[:])
 	if n == 0 || err != nil {
-		return true
-	}
-	c := w.q.counters
-	c.txEvents.Add(1)
-	if w.lost {
-		// The race of xen-netback's one channel for both rings: the rx thread ends
-		// the very first event before it knows its own interrupt number.
-		w.lost = false
-		return true
+		return false
 	}
 	w.masked = true
-	waiting, err := w.ring.Requests()
-	work := err != nil || waiting > 0
-	if w.q.shared && w.q.rx.poke() {
-		work = true
+	w.q.counters.txEvents.Add(1)
+	if !w.work() && !found {
+		w.q.counters.txSpurious.Add(1)
 	}
-	if !work {
-		c.txSpurious.Add(1)
-	}
-	return false
+	return true
 }
 
 // run works until the ring is empty. If it has to stop before that, or frames are
@@ -245,63 +256,6 @@ func (w *txWorker) fatal(err error) {
 	w.q.vif.disable(fmt.Errorf("queue %d: %w", w.q.index, err))
 }
 
-// heldFrame is a frame that HoldTx keeps: its pages are mapped, and referenced in
-// place, until it is due.
-type heldFrame struct {
-	txFrame
-	due  time.Time
-	maps []*xensim.Mapping
-}
-
-func (w *txWorker) hold(f *txFrame, d time.Duration) {
-	h := &heldFrame{txFrame: *f, due: time.Now().Add(d)}
-	hold := func(ref uint32) {
-		if m, err := w.pages.conn.MapGrant(w.pages.from, xen.GrantRef(ref), false); err == nil {
-			h.maps = append(h.maps, m)
-		}
-	}
-	hold(f.first.Ref)
-	for _, s := range f.rest[:f.n] {
-		if s.Size > 0 {
-			hold(s.Ref)
-		}
-	}
-	w.held = append(w.held, h)
-}
-
-// release delivers all held frames, in order, and answers their slots in random
-// order, once the oldest is due, or now if it must.
-func (w *txWorker) release(now bool) {
-	if len(w.held) == 0 || !now && time.Now().Before(w.held[0].due) {
-		return
-	}
-	type slot struct {
-		id     uint16
-		status int16
-		extras int
-	}
-	var slots []slot
-	for _, h := range w.held {
-		w.write([]Outgoing{h.outgoing()}, []*txFrame{&h.txFrame})
-		if h.drop != 0 {
-			w.drop(h.drop)
-		}
-		slots = append(slots, slot{h.first.ID, h.status[0], h.extras})
-		for i, s := range h.rest[:h.n] {
-			slots = append(slots, slot{s.ID, h.status[1+i], 0})
-		}
-		for _, m := range h.maps {
-			m.Unmap()
-		}
-	}
-	w.held = nil
-	rand.Shuffle(len(slots), func(i, j int) { slots[i], slots[j] = slots[j], slots[i] })
-	for _, s := range slots {
-		w.respond(s.id, s.status, s.extras)
-	}
-	w.push()
-}
-
 // close frees what the worker has; its goroutine has ended.
 func (w *txWorker) close() error {
 	w.pages.close()
@@ -312,11 +266,5 @@ func (w *txWorker) close() error {
 	if w.wait != nil {
 		w.wait.close()
 	}
-	return errors.Join(err)
-}
-
-// outgoing is the frame as the port gets it.
-func (f *txFrame) outgoing() Outgoing {
-	f.parts[0] = f.head[:tap.VirtioHeaderSize+f.headLen]
-	return Outgoing{Parts: f.parts[:1+f.pieces], Flags: f.first.Flags, Slots: int(f.slots)}
+	return err
 }

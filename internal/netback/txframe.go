@@ -123,3 +123,9 @@ func (f *txFrame) makeHeader() DropReason {
 func (f *txFrame) payload() []byte {
 	return f.head[tap.VirtioHeaderSize : tap.VirtioHeaderSize+f.headLen]
 }
+
+// outgoing is the frame as the port gets it.
+func (f *txFrame) outgoing() Outgoing {
+	f.parts[0] = f.head[:tap.VirtioHeaderSize+f.headLen]
+	return Outgoing{Parts: f.parts[:1+f.pieces], Flags: f.first.Flags, Slots: int(f.slots)}
+}

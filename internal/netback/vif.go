@@ -213,7 +213,8 @@ func (v *Vif) Kick() {
 	}
 }
 
-// Storm sends n events to the frontend on each of its channels, about nothing.
+// Storm sends n events to the frontend on each of its channels, about nothing. As
+// on Xen, those that come before the frontend has unmasked the port are one.
 func (v *Vif) Storm(n int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
