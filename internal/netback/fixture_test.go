@@ -231,7 +231,6 @@ type frontQueue struct {
 	events           xen.EventFile
 	txPort, rxPort   xen.Port
 	nextID           uint16
-	posted           []uint16 // rx ids, in ring order
 }
 
 const ringPage = 256
