@@ -151,7 +151,7 @@ func (d *Device) Name() string {
 func (d *Device) Index() int { return d.index }
 
 // UringError says why readers and writers of this device use plain reads and writes;
-// nil means that they use io_uring.
+// nil means that they use io_uring, where they can ([Reader.Batched]).
 func (d *Device) UringError() error { return d.uringErr }
 
 // SetCarrier sets whether the link's cable is plugged in (TUNSETCARRIER): without a

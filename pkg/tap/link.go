@@ -121,7 +121,9 @@ func (d *Device) SetTxQueueLen(frames int) error {
 // if somebody tries.
 //
 // TCP of this machine stays some 320 bytes below the limit (sk_dst_gso_max_size keeps
-// MAX_TCP_HEADER free); forwarded frames can reach it.
+// MAX_TCP_HEADER free); forwarded frames can reach it. A kernel without the check that
+// [MaxGSOSize] rests on (it came after 6.6) lets longer ones of these through, so a reader
+// still has to look at the length.
 func (d *Device) SetGSOMaxSize(size int) error {
 	if size < 1 || size > MaxGSOSize {
 		return fmt.Errorf("set GSO size: %w: %d, want 1 to %d", ErrSetting, size, MaxGSOSize)

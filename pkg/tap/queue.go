@@ -126,7 +126,8 @@ func (q *Queue) Close() error {
 	return errors.Join(q.closeDescriptor(), d.applyCarrier())
 }
 
-// newRing makes a ring on the queue, or none when the device uses none.
+// newRing makes a ring on the queue, or none when the device uses none or one cannot be
+// had just now, for want of descriptors or memory: frames flow without it.
 func (q *Queue) newRing(opcode uint8, depth int) (int, *uring, error) {
 	d := q.device
 	d.mu.Lock()
@@ -139,7 +140,7 @@ func (q *Queue) newRing(opcode uint8, depth int) (int, *uring, error) {
 	}
 	ring, err := newUring(opcode, q.fd, depth)
 	if err != nil {
-		return -1, nil, err
+		return q.fd, nil, nil
 	}
 	q.rings = append(q.rings, ring)
 	return q.fd, ring, nil

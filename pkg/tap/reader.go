@@ -34,7 +34,7 @@ type Reader struct {
 }
 
 // NewReader makes a reader whose batches have up to depth frames (at most 64; longer
-// Reads take several). A queue has one reader at a time.
+// Reads take several). A queue has one reader at a time. It fails only on a closed queue.
 func (q *Queue) NewReader(depth int) (*Reader, error) {
 	fd, ring, err := q.newRing(opRead, depth)
 	if err != nil {
@@ -51,7 +51,7 @@ func (q *Queue) NewReader(depth int) (*Reader, error) {
 // too. A second Close does nothing.
 func (r *Reader) Close() error { return r.queue.endRing(r.opened) }
 
-// Batched says whether the reader uses io_uring.
+// Batched says whether the reader uses io_uring. It belongs to the reader's goroutine.
 func (r *Reader) Batched() bool { return r.ring != nil }
 
 // Refused counts frames that the kernel took out of the queue but could not hand over

@@ -149,7 +149,7 @@ var errUringOff = errors.New("io_uring is switched off")
 // operations on the keeper queue, which never holds a frame and on which nothing can be
 // lost: a read must find it empty at once, and a write of one byte must be refused for
 // want of a virtio header, whether the link is up or not. That exercises the setup, the
-// restrictions, the registered file and RWF_NOWAIT, which tun took only from 5.11 on.
+// restrictions, the registered file and RWF_NOWAIT, which older tun drivers refuse.
 func chooseEngine(cfg Config, keeper int) error {
 	if cfg.NoUring {
 		return errUringOff

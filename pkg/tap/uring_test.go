@@ -177,6 +177,40 @@ func TestFramesStillFlowWhenTheKernelRefusesTheRing(t *testing.T) {
 	}
 }
 
+// A reconnect makes new readers and writers; it must not fail for want of a ring.
+func TestReadersAndWritersAreMadeWithoutARingWhenNoneCanBeHad(t *testing.T) {
+	enterNamespace(t)
+	d, queues := liveDevice(t, Config{}, 1)
+	socket := newPacketSocket(t, d.Index())
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	low := limit
+	low.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	r, errR := queues[0].NewReader(8)
+	w, errW := queues[0].NewWriter(8)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if errR != nil || errW != nil || r.Batched() || w.Batched() {
+		t.Fatalf("reader: %v; writer: %v", errR, errW)
+	}
+	for i := range 6 {
+		socket.send(testFrame(60, i))
+	}
+	bufs, n := readBuffers(8)
+	if got, err := r.Read(bufs, n); got != 6 || err != nil {
+		t.Errorf("read %d frames: %v", got, err)
+	}
+	if err := errors.Join(r.Close(), w.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // What the kernel did not take once must not be done the next time.
 func TestRingForgetsWhatWasRefused(t *testing.T) {
 	enterNamespace(t)

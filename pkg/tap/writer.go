@@ -18,7 +18,8 @@ type Writer struct {
 }
 
 // NewWriter makes a writer whose batches have up to depth frames (at most 64; longer
-// Writes take several). A queue has one writer at a time.
+// Writes take several). A queue has one writer at a time. It fails only on a closed
+// queue.
 func (q *Queue) NewWriter(depth int) (*Writer, error) {
 	fd, ring, err := q.newRing(opWritev, depth)
 	if err != nil {
@@ -35,7 +36,7 @@ func (q *Queue) NewWriter(depth int) (*Writer, error) {
 // too. A second Close does nothing.
 func (w *Writer) Close() error { return w.queue.endRing(w.opened) }
 
-// Batched says whether the writer uses io_uring.
+// Batched says whether the writer uses io_uring. It belongs to the writer's goroutine.
 func (w *Writer) Batched() bool { return w.ring != nil }
 
 // Write hands in frames in their order. A frame is a gather list of at most 1024
