@@ -19,11 +19,11 @@ var (
 	errNoProgress    = errors.New("the backend never looked at the tx ring")
 )
 
-// firstProgress is how long a fresh connection's first frames may stay untouched
-// before the backend is kicked, and again before the connection is given up. Linux
-// netback can lose its first event when both directions share a channel, and then
-// never looks at tx again.
-const firstProgress = 2 * time.Second
+// firstLook is how often a fresh connection is looked at until the backend has shown
+// that it listens. Frames that are untouched at two looks get the backend kicked, at
+// the third the connection is given up. Linux netback can lose its first event when
+// both directions share a channel, and then never looks at tx again.
+const firstLook = time.Second
 
 // connection makes one connection and serves it to its end. The cause is the error;
 // nothing of the connection is left when it returns.
@@ -223,7 +223,7 @@ func (d *Device) connected(pairs []*pair) error {
 
 // monitor waits for the end of a connection, and sees the backend through a rebind.
 func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error) error {
-	look := time.NewTicker(firstProgress)
+	look := time.NewTicker(firstLook)
 	defer look.Stop()
 	fresh := newFreshness(pairs)
 	attached := true
@@ -234,8 +234,12 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 		case err := <-failed:
 			return err
 		case <-look.C:
-			if err := fresh.check(); err != nil {
+			alive, err := fresh.check()
+			if err != nil {
 				return err
+			}
+			if alive {
+				look.Stop()
 			}
 		case _, ok := <-b.moveWatch.Events():
 			if !ok {

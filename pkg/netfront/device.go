@@ -13,6 +13,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 const (
@@ -101,7 +102,8 @@ func (d *Device) Close() error { return d.link.Close() }
 // and returns nil. Whatever
 // ends a connection before that (a backend that goes away, restarts or breaks the
 // protocol, a vif that is detached) leads to the next one, at growing intervals;
-// the TAP stays. It returns an error only if xenstore itself is lost.
+// the TAP stays. It returns an error only if xenstore is lost, or the TAP: somebody
+// else has removed it.
 func (d *Device) Run(ctx context.Context) error {
 	backoff := backoffMin
 	for ctx.Err() == nil {
@@ -110,8 +112,11 @@ func (d *Device) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if errors.Is(err, xen.ErrClosed) || d.storeLost(err) {
-			d.setState(netif.StateUnknown, err)
+		if _, serr := d.link.Stats(); errors.Is(serr, tap.ErrLinkGone) {
+			err = fmt.Errorf("somebody removed the TAP: %w", serr)
+		}
+		if errors.Is(err, xenstore.ErrClosed) || errors.Is(err, tap.ErrLinkGone) {
+			d.setState(netif.StateClosed, err)
 			return fmt.Errorf("vif %d: %w", d.cfg.DevID, err)
 		}
 		if time.Since(began) > lasting {

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
@@ -258,5 +261,55 @@ func TestOpenSaysWhatIsWrongAndLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat("/sys/class/net/xnf0"); err == nil {
 		t.Error("a TAP is left")
+	}
+}
+
+// A stub domain's frontend directory may have neither; the backend's has.
+func TestAddressAndMTUAreTakenFromTheBackendIfNeedBe(t *testing.T) {
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{MTU: 4000}})
+	w.connected(1)
+	ctx := w.deadline()
+	front := xensim.FrontendPath(guestDom, 0)
+	for _, key := range []string{netif.KeyMAC, netif.KeyMTU} {
+		w.check(w.server.Toolstack().Remove(ctx, front+"/"+key))
+	}
+	a, err := findVif(ctx, w.front.Store(), 0)
+	w.check(err)
+	id, err := readIdentity(ctx, w.front.Store(), a)
+	w.check(err)
+	if id.mac.String() != guestMAC.String() || id.mtu != 4000 {
+		t.Errorf("%+v", id)
+	}
+}
+
+// With one processor one goroutine serves both directions, though each has its
+// event channel.
+func TestOneProcessorServesBothDirections(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	w := newWorld(t, worldConfig{front: Config{Queues: 2}})
+	w.connected(1)
+	w.roundTrip(1514)
+	w.dev.mu.Lock()
+	n := len(w.dev.view.pairs[0].workers)
+	w.dev.mu.Unlock()
+	if n != 1 {
+		t.Errorf("%d workers", n)
+	}
+}
+
+func TestRemovedTAPEndsRunWithAnError(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	w.connected(1)
+	link, err := netlink.LinkByName(w.dev.Name())
+	w.check(err)
+	w.check(netlink.LinkDel(link))
+	select {
+	case err := <-w.ran:
+		if !errors.Is(err, tap.ErrLinkGone) {
+			t.Errorf("Run: %v", err)
+		}
+		w.ran <- nil
+	case <-time.After(30 * time.Second):
+		t.Fatal("Run goes on without a TAP")
 	}
 }

@@ -15,18 +15,19 @@ func newFreshness(pairs []*pair) *freshness {
 
 // check looks at each pair whose backend has not shown itself. A request that was
 // there at one look and is untouched at the next gets a kick; at the one after that
-// the connection is given up.
-func (f *freshness) check() error {
+// the connection is given up. Alive says that all have shown themselves.
+func (f *freshness) check() (alive bool, err error) {
+	alive = true
 	for i, p := range f.pairs {
-		if f.strike[i] < 0 {
+		switch {
+		case f.strike[i] < 0:
 			continue
-		}
-		published := p.tx.requests.Load()
-		if published == 0 {
-			continue
-		}
-		if p.tx.ring.BackendSeen(1) {
+		case p.tx.ring.BackendSeen(1):
 			f.strike[i] = -1
+			continue
+		}
+		alive = false
+		if p.tx.requests.Load() == 0 {
 			continue
 		}
 		f.strike[i]++
@@ -34,8 +35,8 @@ func (f *freshness) check() error {
 		case 2:
 			p.workers[0].tell(controlKick)
 		case 3:
-			return fmt.Errorf("queue %d: %w", p.number, errNoProgress)
+			return false, fmt.Errorf("queue %d: %w", p.number, errNoProgress)
 		}
 	}
-	return nil
+	return alive, nil
 }

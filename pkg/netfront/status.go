@@ -1,7 +1,6 @@
 package netfront
 
 import (
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -10,7 +9,6 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 // Status is a snapshot of a Device.
@@ -140,9 +138,6 @@ func (d *Device) setPairs(pairs []*pair, a agreement) {
 		}
 	})
 }
-
-// storeLost tells whether err means that xenstore itself is gone.
-func (d *Device) storeLost(err error) bool { return errors.Is(err, xenstore.ErrClosed) }
 
 // mapCounts returns a pool's counts.
 func mapCounts(p *busdma.Pool) MapCounts {

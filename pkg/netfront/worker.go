@@ -36,7 +36,6 @@ type worker struct {
 	pending  int           // ports[:pending] were delivered and not written back
 	running  bool          // started, and stop did not see it end
 	done     chan struct{} // closed when run has returned
-	err      error         // why run returned; valid after done
 }
 
 // Bits of a worker's control word.
@@ -91,10 +90,10 @@ func (w *worker) watchTAP(fd int) error {
 // use of its queues.
 func (w *worker) start(failed func(error)) {
 	go func() {
-		w.err = w.run()
+		err := w.run()
 		close(w.done)
-		if w.err != nil {
-			failed(w.err)
+		if err != nil {
+			failed(err)
 		}
 	}()
 }
