@@ -58,7 +58,7 @@ clean: ## remove what was built
 .PHONY: check-go
 check-go:
 	@command -v go >/dev/null || { echo "make: Go is not installed: install Go $$(sed -n 's/^go //p' go.mod) or newer and put it into PATH" >&2; exit 1; }
-	@why=$$(go list -m 2>&1) || { echo "make: $$(go version) does not do, Go $$(sed -n 's/^go //p' go.mod) or newer is needed: $$why" >&2; exit 1; }
+	@why=$$(go list -m 2>&1) || { echo "make: $$(go version 2>&1 | head -n 1): Go $$(sed -n 's/^go //p' go.mod) or newer is needed:" $$why >&2; exit 1; }
 
 # The race detector is linked by a C compiler.
 .PHONY: check-cc

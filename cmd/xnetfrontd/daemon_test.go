@@ -289,7 +289,23 @@ func TestStopWithABackendThatDiedWhileConnectedIsCleanAndQuick(t *testing.T) {
 	}
 }
 
-func TestStopWithALiveBackendLeavesTheVifClosed(t *testing.T) {
+func TestStopWithAXenstoredThatHangsIsQuick(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	m.startBackend()
+	d := m.start("--vif", "0", "--queues", "2")
+	d.await("READY=1")
+	m.awaitState(0, "Connected")
+	m.server.DeadStore(true)
+	t.Cleanup(func() { m.server.DeadStore(false) })
+	if code, took := d.stop(unix.SIGTERM); code != 0 || took > stopTime {
+		t.Errorf("exit code %d after %s, want 0 within %s; it logged:\n%s", code, took, stopTime, d.stderr())
+	}
+	if m.hasLink("xnf0") {
+		t.Error("TAP xnf0 is left")
+	}
+}
+
+func TestStopWithALiveBackendLeavesTheVifToTheNextOwner(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
 	m.startBackend()
 	d := m.start("--vif", "0")
@@ -299,10 +315,12 @@ func TestStopWithALiveBackendLeavesTheVifClosed(t *testing.T) {
 		t.Errorf("exit code %d after %s; it logged:\n%s", code, took, d.stderr())
 	}
 	state, err := m.domain0.Store().Read(t.Context(), xensim.FrontendPath(guest, 0)+"/state")
-	if err != nil || state != "6" {
-		t.Errorf("the frontend's state is %q, %v; want 6, Closed", state, err)
+	if err != nil || state != "1" {
+		t.Errorf("the frontend's state is %q, %v; want 1, Initialising, as the toolstack left it", state, err)
 	}
 	m.wantNothingLeft("xnf0")
+	m.start("--vif", "0").await("READY=1")
+	m.awaitState(0, "Connected")
 }
 
 func TestOneVifThatFailsLeavesTheOthersAlone(t *testing.T) {

@@ -30,8 +30,9 @@ type runCmd struct {
 
 func (c *runCmd) Help() string {
 	return `Says READY=1 to systemd as soon as every TAP exists: a guest must boot while its
-backend is down. A stop leaves the vif Closed, its grants freed and no TAP behind.
-A second signal, or a stop that takes longer than 10 s, ends it with exit code 1.`
+backend is down. A stop closes the vif and leaves it as the toolstack made it, free
+for any other frontend, with its grants freed and no TAP behind. A second signal, or
+a stop that takes longer than 10 s, ends it with exit code 1.`
 }
 
 func (c *runCmd) Run(streams) error {

@@ -68,6 +68,18 @@ func newPinger(s *side, kind echo, to net.IP) (*pinger, error) {
 
 func (p *pinger) close() { p.conn.Close() }
 
+// reach sends requests until one is answered: what is sent while a carrier comes on
+// is lost, and the kernel asks for the neighbour's address again only after a second.
+func (p *pinger) reach(ctx context.Context) error {
+	deadline := time.Now().Add(connectTimeout)
+	for {
+		_, err := p.once(ctx)
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // series sends pingCount requests one after the other. Lost ones are not an error.
 func (p *pinger) series(ctx context.Context) (ping, error) {
 	var r ping

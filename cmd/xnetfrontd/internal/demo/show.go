@@ -56,6 +56,9 @@ func (d *demo) showPing(ctx context.Context, name string, kind echo, to net.IP) 
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer p.close()
+	if err := p.reach(ctx); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	r, err := p.series(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
