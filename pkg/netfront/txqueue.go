@@ -27,6 +27,10 @@ const (
 	// superFrame is the length from which a frame is better read in place: above a
 	// page, where a copy begins to cost more than a map that is held.
 	superFrame = netif.PageSize
+	// txPublish is how many slots are published at once while more frames come: a
+	// few super-frames, so that the backend is at work before the TAP is empty, and
+	// is not woken for each.
+	txPublish = 64
 	// txRounds bounds the batches of one service call, so that the worker looks at
 	// its control word and its other queue in between.
 	txRounds = 8
@@ -142,17 +146,20 @@ func (q *TxQueue) service() (more bool, err error) {
 				return false, err
 			}
 		}
-		if err := q.push(); err != nil {
-			return false, err
+		idle := !q.tapReady && q.next == q.filled
+		if idle || q.wanted > 0 || q.ring.Unpublished() >= txPublish {
+			if err := q.push(); err != nil {
+				return false, err
+			}
 		}
 		if q.wanted > 0 {
 			return q.waitForMaps()
 		}
-		if !q.tapReady && q.next == q.filled {
+		if idle {
 			return false, nil
 		}
 	}
-	return true, nil
+	return true, q.push()
 }
 
 // room tells whether n maps and slots, and one more slot for an extra, are free.
