@@ -20,6 +20,7 @@ type demoCmd struct {
 	Size           byteSize `default:"1GiB" placeholder:"SIZE" help:"Bytes to copy each way, such as 64MiB (default: ${default})."`
 	Queues         int      `default:"2" placeholder:"N" help:"Queue pairs (default: ${default})."`
 	BackendWithout []string `placeholder:"FEATURE" help:"Features that the backend does not offer (${backend_features})."`
+	Disable        []string `placeholder:"FEATURE" help:"Features that the daemon does not negotiate (as its own --disable)."`
 	Keep           bool     `help:"Leave it running, and print what to try next. Ctrl-C ends it."`
 	Verbose        bool     `short:"v" help:"Show what the processes log."`
 }
@@ -39,6 +40,9 @@ func (c *demoCmd) Run(s streams) error {
 		return usagef("--queues %d: expected 1 to %d", c.Queues, maxDemoQueues)
 	}
 	if _, err := backendFeatures(c.BackendWithout); err != nil {
+		return err
+	}
+	if _, err := (&configFlags{Vif: new(int), Disable: c.Disable}).load(); err != nil {
 		return err
 	}
 	if err := newSystem().checkTUN(); err != nil {
@@ -61,6 +65,7 @@ func (c *demoCmd) Run(s streams) error {
 		Size:     int64(c.Size),
 		Queues:   c.Queues,
 		Without:  c.BackendWithout,
+		Disable:  c.Disable,
 		Keep:     c.Keep,
 		Out:      s.out,
 		Terminal: s.out == io.Writer(os.Stdout) && isTerminal(os.Stdout),

@@ -39,6 +39,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"demo size", []string{"demo", "--size", "1TB"}, `--size: size "1TB": expected a whole number of bytes, KiB, MiB or GiB; see xnetfrontd --help`},
 		{"demo queues", []string{"demo", "--queues", "0"}, "--queues 0: expected 1 to 16"},
 		{"demo nothing to copy", []string{"demo", "--size", "0"}, "--size 0: expected at least 1 byte"},
+		{"demo's daemon's feature", []string{"demo", "--disable", "tso"}, `command line: vif.disable = "tso": expected a list of feature names out of ` + features},
 		{"demo feature", []string{"demo", "--backend-without", "csum"}, `feature "csum": expected one of sg, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

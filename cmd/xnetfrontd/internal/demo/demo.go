@@ -23,6 +23,7 @@ type Options struct {
 	Size     int64    // bytes copied each way
 	Queues   int      // queue pairs that both ends offer
 	Without  []string // features that the backend does not offer
+	Disable  []string // features that the daemon does not negotiate
 	Keep     bool     // leave it running until ctx ends
 	Out      io.Writer
 	Terminal bool      // Out is one: progress is redrawn in place
@@ -116,8 +117,12 @@ func (d *demo) xenArgs() []string {
 }
 
 func (d *demo) daemonArgs() []string {
-	return []string{"run", "--xen", d.dir, "--vif", fmt.Sprint(devID), "--tap", d.guest.tap,
+	args := []string{"run", "--xen", d.dir, "--vif", fmt.Sprint(devID), "--tap", d.guest.tap,
 		"--queues", fmt.Sprint(d.Queues), "--control", d.socket()}
+	for _, f := range d.Disable {
+		args = append(args, "--disable", f)
+	}
+	return args
 }
 
 func (d *demo) socket() string { return filepath.Join(d.dir, "control.sock") }
