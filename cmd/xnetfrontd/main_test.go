@@ -77,7 +77,7 @@ func writeFile(t *testing.T, path, text string) string {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("network namespaces and TAPs need root; make test has it as a plain user too")
+		t.Skip("network namespaces and TAPs need root")
 	}
 }
 
