@@ -139,6 +139,9 @@ func (q *RxQueue) service() (more bool, err error) {
 			return false, violation("rx %v", err)
 		}
 		if waiting == q.partial {
+			if waiting == q.ring.Size()-q.ring.Free() {
+				return false, violation("rx frame that takes all %d buffers and goes on", waiting)
+			}
 			return q.ring.NotifyAfter(waiting + 1), nil
 		}
 		if err := q.batch(waiting); err != nil {

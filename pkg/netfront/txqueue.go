@@ -90,6 +90,7 @@ type TxQueue struct {
 	smallInRow   int  // small frames since the last super-frame, while inPlace
 	tapReady     bool // the TAP may have frames: no EAGAIN since it was readable
 	wanted       int  // maps that the queue waits for, 0 if for none
+	parked       bool // it asked for an event and can do nothing until responses come
 }
 
 // newTxQueue makes a queue whose ring lies in page and whose maps are slab's pages.
@@ -155,6 +156,7 @@ func (q *TxQueue) service() (more bool, err error) {
 		if q.wanted > 0 {
 			return q.waitForMaps()
 		}
+		q.parked = false
 		if idle {
 			return false, nil
 		}
@@ -173,9 +175,13 @@ func (q *TxQueue) room(n int) bool {
 }
 
 // waitForMaps asks the backend for an event when enough responses are there for
-// what is wanted, and tells whether they are there already.
+// what is wanted, and tells whether they are there already. The worker looks again
+// after parkedLook, since fewer may do and more may never come.
 func (q *TxQueue) waitForMaps() (ready bool, err error) {
-	q.add(cParked, 1)
+	if !q.parked {
+		q.add(cParked, 1)
+	}
+	q.parked = true
 	outstanding := q.ring.Size() - q.ring.Free()
 	if outstanding == 0 {
 		return false, fmt.Errorf("tx: %d maps wanted, %d free, none in flight: %+v", q.wanted, q.pool.Free(), q.pool.Counts())
@@ -205,7 +211,9 @@ func (q *TxQueue) readBatch() (sent bool, err error) {
 		q.batch = min(txBatch, 2*q.batch)
 	}
 	for _, l := range q.lens[:n] {
-		if l > superFrame+tap.VirtioHeaderSize {
+		// Without feature-sg it is too big, and the next one must not begin behind a
+		// virtio header: it would need a second slot.
+		if l > superFrame+tap.VirtioHeaderSize && q.maxFrame > superFrame {
 			q.inPlace, q.smallInRow = true, 0
 		}
 	}

@@ -17,6 +17,10 @@ const (
 	// stormPause is how long, at first; it doubles up to stormPauseMax.
 	stormPause    = time.Millisecond
 	stormPauseMax = 256 * time.Millisecond
+	// parkedLook is how often a tx queue that waits for many responses looks whether
+	// fewer have come: Linux netback answers a frame that it handed on without a copy
+	// when the receiver lets go of it, which must not hold up the others.
+	parkedLook = 10 * time.Millisecond
 )
 
 // worker is the goroutine that owns a TxQueue, an RxQueue, or both when they share
@@ -25,7 +29,7 @@ const (
 type worker struct {
 	poll   *poller
 	events xen.EventFile
-	ports  []xen.Port // masked until written back
+	ports  []xen.Port // masked until written back; one more than there are
 	tx     *TxQueue   // nil if not this worker's
 	rx     *RxQueue   // nil if not this worker's
 
@@ -55,7 +59,10 @@ func newWorker(events xen.Events) (*worker, error) {
 		file.Close()
 		return nil, err
 	}
-	w := &worker{poll: poll, events: file, done: make(chan struct{})}
+	// The spare port is for events.Read, which gives the descriptor's readiness back
+	// only if it has room: a port that stays masked for a storm's pause must not keep
+	// the poller from sleeping.
+	w := &worker{poll: poll, events: file, ports: make([]xen.Port, 1), done: make(chan struct{})}
 	if err := poll.add(file.FD(), readyPort, 0); err != nil {
 		w.close()
 		return nil, fmt.Errorf("wait for event channels: %w", err)
@@ -116,7 +123,7 @@ func (w *worker) run() error {
 			}
 		}
 		event := false
-		if ready&readyPort != 0 && w.pending < len(w.ports) {
+		if ready&readyPort != 0 {
 			n, err := w.events.Read(w.ports[w.pending:])
 			if err != nil {
 				return fmt.Errorf("read events: %w", err)
@@ -211,13 +218,17 @@ func (w *worker) writeBack(event, worked bool, ready readiness) error {
 	return nil
 }
 
-// pause is how long to wait at most: for ever, unless a storm's port is to be
-// unmasked.
+// pause is how long to wait at most: for ever (0), unless a storm's port is to be
+// unmasked, or the tx queue is parked.
 func (w *worker) pause() time.Duration {
-	if w.pending == 0 {
-		return 0
+	var storm time.Duration
+	if w.pending > 0 {
+		storm = min(stormPause<<min(w.spurious-stormAfter, 10), stormPauseMax)
 	}
-	return min(stormPause<<min(w.spurious-stormAfter, 10), stormPauseMax)
+	if w.tx != nil && w.tx.parked && (storm == 0 || storm > parkedLook) {
+		return parkedLook
+	}
+	return storm
 }
 
 // kick notifies the backend, in case that an event was lost.

@@ -1,0 +1,178 @@
+package netfront
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+// A backend without feature-sg takes each slot for a frame. What the last
+// connection left in the TAP can be a super-frame; what comes behind it must not go
+// out in two slots because of it.
+func TestTxWithoutSGNoFrameTakesTwoSlots(t *testing.T) {
+	r := newTxRig(t, features(func(f *Features) { f.SG = false }), fullMaps)
+	r.feed(tap.VirtioHeader{}, patterned(60000, 1))
+	for i := range 4 {
+		r.feed(tap.VirtioHeader{}, patterned(netif.PageSize-i, 2))
+	}
+	r.service()
+	n, err := r.back.Requests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if q := netif.ParseTxRequest(r.back.Request(i)); q.Flags&netif.TxMoreData != 0 {
+			t.Fatalf("a frame of %d bytes goes on in a second slot", q.Size)
+		}
+	}
+	r.take()
+	r.respond(len(r.open), nil)
+	if len(r.got) != 4 {
+		t.Fatalf("%d frames, want 4", len(r.got))
+	}
+}
+
+// A frame that takes every buffer and still goes on leaves the backend no slot to
+// end it in: the queue would stand still for ever with the state Connected.
+func TestRxFrameThatTakesEveryBufferBreaksTheQueue(t *testing.T) {
+	r := newRxRig(t, minMaps)
+	for range minMaps {
+		r.raw(netif.RxResponse{Status: 100, Flags: netif.RxMoreData})
+	}
+	r.back.Push()
+	for range 4 {
+		if _, err := r.q.service(); errors.Is(err, ErrViolation) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the queue waits for the end of a frame that cannot come")
+}
+
+// fakeEvents is an event file without a Xen: its port is raised by hand.
+type fakeEvents struct {
+	fd      int
+	pending atomic.Bool
+	reads   atomic.Int64
+	unmasks atomic.Int64
+}
+
+func newFakeEvents(t *testing.T) *fakeEvents {
+	t.Helper()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fakeEvents{fd: fd}
+}
+
+func (e *fakeEvents) Open() (xen.EventFile, error)     { return e, nil }
+func (e *fakeEvents) FD() int                          { return e.fd }
+func (e *fakeEvents) Bind(xen.DomID) (xen.Port, error) { return 1, nil }
+func (e *fakeEvents) Notify(xen.Port) error            { return nil }
+func (e *fakeEvents) Unbind(xen.Port) error            { return nil }
+func (e *fakeEvents) Close() error                     { return unix.Close(e.fd) }
+
+func (e *fakeEvents) Read(ports []xen.Port) (int, error) {
+	if len(ports) == 0 {
+		return 0, nil
+	}
+	var b [8]byte
+	if _, err := unix.Read(e.fd, b[:]); err != nil {
+		return 0, nil
+	}
+	e.reads.Add(1)
+	if !e.pending.Swap(false) {
+		return 0, nil
+	}
+	ports[0] = 1
+	return 1, nil
+}
+
+func (e *fakeEvents) Unmask(xen.Port) error {
+	e.unmasks.Add(1)
+	return nil
+}
+
+// wake makes the descriptor readable.
+func (e *fakeEvents) wake() {
+	b := [8]byte{1}
+	_, _ = unix.Write(e.fd, b[:])
+}
+
+func waitFor(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited 10 s for %s", what)
+		}
+	}
+}
+
+// startWorker runs a worker on fake events until the test ends.
+func startWorker(t *testing.T, events *fakeEvents, tx *TxQueue, rx *RxQueue) *worker {
+	t.Helper()
+	w, err := newWorker(events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.bind(0); err != nil {
+		t.Fatal(err)
+	}
+	w.tx, w.rx = tx, rx
+	w.start(func(err error) { t.Error(err) })
+	t.Cleanup(func() {
+		w.tell(controlStop)
+		<-w.done
+		if err := w.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// The descriptor can be readable though the only port is masked: the embedded Xen's
+// Notify marks the port first and writes the eventfd later. A worker that leaves the
+// port masked because of a storm must take that, too: it would spin, and never come
+// to the time-out that ends the pause.
+func TestStormPauseDoesNotSpinOnALateWakeUp(t *testing.T) {
+	r := newRxRig(t, fullMaps)
+	events := newFakeEvents(t)
+	startWorker(t, events, nil, r.q)
+	for i := range int64(stormAfter + 1) {
+		events.pending.Store(true)
+		events.wake()
+		waitFor(t, "the event to be read", func() bool { return events.reads.Load() > i })
+	}
+	before := events.unmasks.Load()
+	events.wake() // of an event that was read already
+	waitFor(t, "the port to be unmasked after the pause", func() bool { return events.unmasks.Load() > before })
+}
+
+// Linux netback answers a zero-copy frame when its last user lets go of it. With
+// more than half of the ring held like that, for one slow receiver, the rest of the
+// guest's traffic must not stand still until it comes.
+func TestTxHeldAnswersDoNotStopTheRestOfTheRing(t *testing.T) {
+	r := newTxRig(t, AllFeatures(), fullMaps)
+	for i := range 2 * fullMaps {
+		r.feed(tap.VirtioHeader{}, patterned(100, uint64(i)))
+	}
+	events := newFakeEvents(t)
+	startWorker(t, events, r.q, nil)
+	waitFor(t, "a full ring", func() bool { return r.q.requests.Load() >= fullMaps-1 })
+	r.take()
+	answered := len(r.open) / 3
+	r.respond(answered, nil) // and no event: fewer than the queue asked to hear of
+	waitFor(t, "the freed slots to be used", func() bool {
+		return r.q.requests.Load() >= uint32(fullMaps-1+answered)
+	})
+	r.take()
+}
