@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,6 +13,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 var (
@@ -24,6 +26,11 @@ var (
 // the third the connection is given up. Linux netback can lose its first event when
 // both directions share a channel, and then never looks at tx again.
 const firstLook = time.Second
+
+// maxRebinds is how often a backend may be bound anew within one connection. One
+// that goes back and forth for the sake of it, which costs log lines, carrier changes
+// and announcements, then meets the back-off.
+const maxRebinds = 16
 
 // connection makes one connection and serves it to its end. The cause is the error;
 // nothing of the connection is left when it returns.
@@ -97,7 +104,7 @@ func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for raised := false; ; {
 		b, err := plan(agreed.queues, limit)
 		if err != nil {
 			return nil, err
@@ -116,7 +123,12 @@ func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error
 		if !errors.Is(err, xen.ErrGrantLimit) {
 			return nil, err
 		}
-		// Others in the guest use the same limit. Half of it, then.
+		// Others in the guest use the same limit: all of it at most. Where it cannot be
+		// raised, half of it, then.
+		if !raised && d.guest.Grants.RaiseLimit(limit+b.Used) == nil {
+			raised = true
+			continue
+		}
 		limit = b.Used / 2
 	}
 }
@@ -226,7 +238,7 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 	look := time.NewTicker(firstLook)
 	defer look.Stop()
 	fresh := newFreshness(pairs)
-	attached := true
+	attached, rebinds := true, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -256,8 +268,19 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			if err != nil {
 				return err
 			}
+			was := attached
 			if attached, err = d.follow(st, attached, pairs); err != nil {
 				return err
+			}
+			switch {
+			case was && !attached:
+				if rebinds++; rebinds > maxRebinds {
+					return fmt.Errorf("%w: it was bound anew %d times", errBackendClosed, rebinds)
+				}
+				look.Stop()
+			case attached && !was:
+				fresh = newFreshness(pairs)
+				look.Reset(firstLook)
 			}
 		}
 	}
@@ -308,7 +331,8 @@ func (d *Device) disconnect(b *bus, pairs []*pair) error {
 }
 
 // leave walks the vif to Closed, as far as the backend goes along, and from there to
-// Initialising, which is how the toolstack made it: free for the next owner. Closed
+// Initialising without a key of ours, which is how the toolstack made it: free for
+// the next owner, who may not write all the keys that netback reads. Closed
 // would not do. Linux remembers the state of a device without a driver as
 // Initialising, so that xen-netfront's probe, finding nothing to change, does not
 // write it (__xenbus_switch_state), and waits for the backend to leave Closed for
@@ -321,7 +345,12 @@ func (d *Device) leave(b *bus) {
 	}
 	err := b.shut(ctx, stopTimeout)
 	if err == nil {
-		err = b.setState(ctx, netif.StateInitialising)
+		err = b.store.Update(ctx, func(tx xenstore.Operations) error {
+			if err := unpublish(ctx, tx, b.dir); err != nil {
+				return err
+			}
+			return tx.Write(ctx, b.dir+"/"+netif.KeyState, strconv.Itoa(int(netif.StateInitialising)))
+		})
 	}
 	if err != nil && !errors.Is(err, errMoved) {
 		d.log.Warn("leaving the vif", zap.Error(err))

@@ -6,11 +6,18 @@ import "fmt"
 // not proof that the backend listens.
 type freshness struct {
 	pairs  []*pair
-	strike []int // per pair: looks at which nothing had been touched; -1 when it is alive
+	from   []uint32 // per pair: the request at which the backend begins
+	strike []int    // per pair: looks at which nothing had been touched; -1 when it is alive
 }
 
+// newFreshness watches from now on. A backend begins where the responses end: at the
+// first request, or after a rebind behind the last one answered.
 func newFreshness(pairs []*pair) *freshness {
-	return &freshness{pairs: pairs, strike: make([]int, len(pairs))}
+	f := &freshness{pairs: pairs, from: make([]uint32, len(pairs)), strike: make([]int, len(pairs))}
+	for i, p := range pairs {
+		f.from[i] = p.tx.ring.Header().RspProd
+	}
+	return f
 }
 
 // check looks at each pair whose backend has not shown itself. A request that was
@@ -22,12 +29,12 @@ func (f *freshness) check() (alive bool, err error) {
 		switch {
 		case f.strike[i] < 0:
 			continue
-		case p.tx.ring.BackendSeen(1):
+		case p.tx.ring.BackendSeen(f.from[i] + 1):
 			f.strike[i] = -1
 			continue
 		}
 		alive = false
-		if p.tx.requests.Load() == 0 {
+		if p.tx.requests.Load() == f.from[i] {
 			continue
 		}
 		f.strike[i]++

@@ -1,13 +1,17 @@
 package netfront
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/netback"
+	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
@@ -175,4 +179,75 @@ func TestTxHeldAnswersDoNotStopTheRestOfTheRing(t *testing.T) {
 		return r.q.requests.Load() >= uint32(fullMaps-1+answered)
 	})
 	r.take()
+}
+
+// Whoever takes the vif next reads and writes other keys: netback prefers
+// event-channel-tx to event-channel, for one, and would bind a port that is gone.
+func TestStoppedDeviceLeavesNoKeysBehind(t *testing.T) {
+	w := newWorld(t, worldConfig{front: Config{Queues: 2}})
+	dir := xensim.FrontendPath(guestDom, 0)
+	w.connected(1)
+	w.stop()
+	select {
+	case err := <-w.ran:
+		w.ran <- err
+	case <-time.After(20 * time.Second):
+		t.Fatal("Run does not end")
+	}
+	names, err := w.server.Toolstack().Directory(w.deadline(), dir)
+	w.check(err)
+	for _, n := range names {
+		if slices.Contains(allKeys, n) || n == netif.QueueDir(0) || n == netif.QueueDir(1) {
+			t.Errorf("%s is left", n)
+		}
+	}
+}
+
+// Where the limit may be raised, pages that others in the guest use are no reason to
+// do with fewer buffers.
+func TestLimitIsRaisedWhenOthersUseIt(t *testing.T) {
+	w := newWorld(t, worldConfig{offline: true, xen: xensim.Options{GrantLimit: 1024, AllowRaise: true}})
+	others, err := w.front.Guest().Grants.Alloc(driverDom, 600, true)
+	w.check(err)
+	w.backend(worldConfig{})
+	w.connected(1)
+	if n := w.dev.Status().Queues[0].Tx.Maps.Created; n != fullMaps {
+		t.Errorf("%d maps, want %d", n, fullMaps)
+	}
+	w.check(others.Free())
+}
+
+// A backend domain can write its state as fast as xenstore takes it. Each return to
+// Connected costs a log line, a carrier change and an announcement.
+func TestBackendThatFlapsIsHeldOffByTheBackOff(t *testing.T) {
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}})
+	w.connected(1)
+	ctx, cancel := context.WithTimeout(w.deadline(), time.Second)
+	defer cancel()
+	state := xensim.BackendPath(driverDom, guestDom, 0) + "/" + netif.KeyState
+	for ctx.Err() == nil {
+		for _, st := range []string{"2", "4"} {
+			_ = w.server.Toolstack().Write(ctx, state, st)
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if n := w.dev.Status().Connects; n > 100 {
+		t.Errorf("%d connections within a second", n)
+	}
+}
+
+// A netback that is bound anew can lose its first EOI as one that connects can.
+func TestLostEOIAfterARebindIsNoticedAndSurvived(t *testing.T) {
+	w := newWorld(t, worldConfig{
+		vif:   xensim.VifConfig{Script: "vif-bridge"},
+		front: Config{Features: features(func(f *Features) { f.SplitChannels = false })},
+	})
+	w.connected(1)
+	w.roundTrip(1514)
+	w.vif.Faults().Inject(netback.LostEOI, 1)
+	w.check(w.vif.Rebind(w.deadline()))
+	w.connected(2)
+	w.send(tap.VirtioHeader{}, mark(100, 1))
+	w.connected(3)
+	w.roundTrip(1514)
 }
