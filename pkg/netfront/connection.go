@@ -46,7 +46,7 @@ func (d *Device) connection(ctx context.Context) error {
 		return err
 	}
 	d.setAddress(a)
-	b, err := openBus(ctx, d.guest.Store, a)
+	b, err := openBus(ctx, d.guest.Store, a, d.setBackendState)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -233,6 +234,16 @@ func TestBackendThatFlapsIsHeldOffByTheBackOff(t *testing.T) {
 	}
 	if n := w.dev.Status().Connects; n > 100 {
 		t.Errorf("%d connections within a second", n)
+	}
+}
+
+// Why there is no connection is the backend's state, as long as it is waited for.
+func TestStatusShowsTheStateOfTheBackendThatIsWaitedFor(t *testing.T) {
+	w := newWorld(t, worldConfig{offline: true})
+	state := xensim.BackendPath(driverDom, guestDom, 0) + "/" + netif.KeyState
+	for _, want := range []netif.State{netif.StateInitialising, netif.StateClosed, netif.StateInitialised} {
+		w.check(w.server.Toolstack().Write(w.deadline(), state, strconv.Itoa(int(want))))
+		w.eventually("the backend's state to show", func() bool { return w.dev.Status().BackendState == want.String() })
 	}
 }
 

@@ -24,7 +24,7 @@ type Status struct {
 	Backend      string            `json:"backend"`       // path of its directory
 	BackendDomID uint16            `json:"backend_domid"` //
 	BackendState string            `json:"backend_state"`
-	Connects     uint64            `json:"connects"` // connections since the start
+	Connects     uint64            `json:"connects"` // connections since the start, rebinds of the backend among them
 	Features     Features          `json:"features"`
 	Missing      map[string]string `json:"missing,omitempty"` // feature: why it is not there
 	Queues       []QueueStatus     `json:"queues"`

@@ -131,12 +131,13 @@ func readState(ctx context.Context, s xenstore.Operations, dir string) (netif.St
 type bus struct {
 	store xen.Store
 	address
-	backendWatch *xenstore.Watch // the backend's state
-	moveWatch    *xenstore.Watch // our backend node: the vif is gone, or has another backend
+	backendWatch *xenstore.Watch   // the backend's state
+	moveWatch    *xenstore.Watch   // our backend node: the vif is gone, or has another backend
+	saw          func(netif.State) // told each state of the backend's that was waited through
 }
 
-func openBus(ctx context.Context, s xen.Store, a address) (*bus, error) {
-	b := &bus{store: s, address: a}
+func openBus(ctx context.Context, s xen.Store, a address, saw func(netif.State)) (*bus, error) {
+	b := &bus{store: s, address: a, saw: saw}
 	var err error
 	if b.moveWatch, err = s.Watch(ctx, a.dir+"/"+netif.KeyBackend); err != nil {
 		return nil, fmt.Errorf("watch vif: %w", err)
@@ -185,6 +186,7 @@ func (b *bus) await(ctx context.Context, timeout time.Duration, want ...netif.St
 		if err != nil {
 			return st, err
 		}
+		b.saw(st)
 		for _, w := range want {
 			if st == w {
 				return st, nil
