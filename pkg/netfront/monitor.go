@@ -1,0 +1,102 @@
+package netfront
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+// firstLook is how often a fresh connection is looked at until the backend has shown
+// that it listens. Frames that are untouched at two looks get the backend kicked, at
+// the third the connection is given up. Linux netback can lose its first event when
+// both directions share a channel, and then never looks at tx again.
+const firstLook = time.Second
+
+// maxRebinds is how often a backend may be bound anew within one connection. One
+// that goes back and forth for the sake of it, which costs log lines, carrier changes
+// and announcements, then meets the back-off.
+const maxRebinds = 16
+
+// monitor waits for the end of a connection, and sees the backend through a rebind.
+func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error) error {
+	look := time.NewTicker(firstLook)
+	defer look.Stop()
+	fresh := newFreshness(pairs)
+	attached, rebinds := true, 0
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-failed:
+			return err
+		case <-look.C:
+			alive, err := fresh.check()
+			if err != nil {
+				return err
+			}
+			if alive {
+				look.Stop()
+			}
+		case _, ok := <-b.moveWatch.Events():
+			if !ok {
+				return fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
+			}
+			if err := b.moved(ctx); err != nil {
+				return err
+			}
+		case _, ok := <-b.backendWatch.Events():
+			if !ok {
+				return fmt.Errorf("watch of the backend's state: %w", b.backendWatch.Err())
+			}
+			st, err := readState(ctx, b.store, b.backend)
+			if err != nil {
+				return err
+			}
+			was := attached
+			if attached, err = d.follow(st, attached, pairs); err != nil {
+				return err
+			}
+			switch {
+			case was && !attached:
+				if rebinds++; rebinds > maxRebinds {
+					return fmt.Errorf("%w: it was bound anew %d times", errBackendClosed, rebinds)
+				}
+				look.Stop()
+			case attached && !was:
+				fresh = newFreshness(pairs)
+				look.Reset(firstLook)
+			}
+		}
+	}
+}
+
+// follow acts on the backend's state while we are Connected. InitWait is a netback
+// that was unbound and bound again: it will attach to the same rings, at the index
+// where the last one stopped, so the rings stay.
+func (d *Device) follow(st netif.State, attached bool, pairs []*pair) (bool, error) {
+	d.setBackendState(st)
+	switch st {
+	case netif.StateClosing, netif.StateClosed:
+		return attached, fmt.Errorf("%w: it is %v", errBackendClosed, st)
+	case netif.StateUnknown:
+		// Its directory is gone; the vif's own follows or gets another backend.
+		return attached, fmt.Errorf("%w: its directory is gone", errBackendClosed)
+	case netif.StateInitialising, netif.StateInitWait:
+		if attached {
+			d.log.Info("the backend is being bound anew")
+			return false, d.link.SetCarrier(false)
+		}
+	case netif.StateConnected:
+		if !attached {
+			for _, p := range pairs {
+				for _, w := range p.workers {
+					w.tell(controlKick)
+				}
+			}
+			return true, d.connected(pairs)
+		}
+	}
+	return attached, nil
+}
