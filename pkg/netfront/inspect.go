@@ -52,6 +52,15 @@ func Inspect(ctx context.Context, guest *xen.Guest, cfg Config) (*Report, error)
 	r := &Report{DevID: cfg.DevID, MAC: id.mac.String(), State: own.String(),
 		Backend: a.backend, BackendDomID: uint16(a.domid), BackendState: peer.String()}
 	r.MTU = cfg.mtu(id)
+	limit, err := guest.Grants.Limit()
+	if err != nil {
+		return r, fmt.Errorf("read the limit of granted pages: %w", err)
+	}
+	// Too few pages for one queue pair is what the guest must mend, whatever the
+	// backend says, and whether it is there or not.
+	if r.Budget, err = plan(cfg.Queues, limit); err != nil {
+		return r, err
+	}
 	o, err := readOffer(ctx, s, a.backend)
 	if err != nil {
 		return r, err
@@ -61,10 +70,6 @@ func Inspect(ctx context.Context, guest *xen.Guest, cfg Config) (*Report, error)
 		return r, fmt.Errorf("%w (the backend is %v)", err, peer)
 	}
 	r.Features, r.Missing, r.Queues, r.BackendQueues = agreed.Features, agreed.missing, agreed.queues, o.maxQueues
-	limit, err := guest.Grants.Limit()
-	if err != nil {
-		return r, fmt.Errorf("read the limit of granted pages: %w", err)
-	}
 	r.Budget, err = plan(agreed.queues, limit)
 	return r, err
 }

@@ -78,16 +78,8 @@ func newPoller() (*poller, error) {
 // in the place of a descriptor number.
 func (p *poller) add(fd int, what readiness, flags uint32) error {
 	e := unix.EpollEvent{Events: unix.EPOLLIN | flags, Fd: int32(what)}
-	return p.control(func(ep int) error { return unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &e) })
-}
-
-func (p *poller) remove(fd int) error {
-	return p.control(func(ep int) error { return unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, fd, nil) })
-}
-
-func (p *poller) control(f func(ep int) error) error {
 	var err error
-	if cerr := p.conn.Control(func(ep uintptr) { err = f(int(ep)) }); cerr != nil {
+	if cerr := p.conn.Control(func(ep uintptr) { err = unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, fd, &e) }); cerr != nil {
 		return cerr
 	}
 	return err

@@ -1,6 +1,7 @@
 package netfront
 
 import (
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -81,7 +82,7 @@ func (d *Device) Status() Status {
 		Connects: v.connects, Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
-		s.Reason = v.reason.Error()
+		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
 	}
 	for _, p := range v.pairs {
 		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status()})

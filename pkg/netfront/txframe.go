@@ -142,33 +142,35 @@ func (q *TxQueue) sendSegments(f prepared) (done bool, err error) {
 // sendInPlace sends buf, [virtio header | frame] at the beginning of run. The maps
 // that it does not need go back. The backend's grants of them are read-only, so the
 // frame is parsed, and its checksum finished, where it lies.
-func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) (done bool, err error) {
+func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) error {
 	f, ok := q.prepare(buf)
 	if !ok {
-		return true, q.pool.PutRun(run)
+		return q.pool.PutRun(run)
 	}
 	q.guess(len(f.frame))
 	if f.cut {
 		q.next, q.filled, q.lens[0] = 0, 1, copy(q.bufs[0], buf)
 		if err := q.pool.PutRun(run); err != nil {
-			return false, fmt.Errorf("tx run: %w", err)
+			return fmt.Errorf("tx run: %w", err)
 		}
-		return q.sendPending()
+		_, err := q.sendPending()
+		return err
 	}
 	used := pages(len(buf))
 	if err := q.pool.PutRun(run[used:]); err != nil {
-		return false, fmt.Errorf("tx run: %w", err)
+		return fmt.Errorf("tx run: %w", err)
 	}
+	var err error
 	if q.segs, err = q.tag.LoadRun(run[:used], f.frame, q.segs[:0]); err != nil {
-		return false, fmt.Errorf("load tx run: %w", err)
+		return fmt.Errorf("load tx run: %w", err)
 	}
 	for i, s := range q.segs {
 		if err := q.putSlot(&run[i], s, i, len(q.segs), len(f.frame), f.plan); err != nil {
-			return false, err
+			return err
 		}
 	}
 	q.count(len(f.frame), len(q.segs), f.plan)
-	return true, nil
+	return nil
 }
 
 // copyOut puts frame on the ring in maps of its own. There is room for it.

@@ -18,8 +18,8 @@ const (
 	txRun = (tap.VirtioHeaderSize + netif.MaxTxSize + netif.PageSize - 1) / netif.PageSize
 	// txSlots is how many ring slots one frame takes at most: its pages and an extra.
 	txSlots = txRun + 1
-	// txBatch is how many small frames are read at once. Eight have three quarters
-	// of what batching gains, more than 32 gain nothing (measured).
+	// txBatch is how many small frames are read at once, at most. More than 32 gain
+	// nothing (measured).
 	txBatch = 32
 	// frameRoom is the size of a private read buffer. No read starts with less
 	// room than the largest frame, since a TAP cuts what does not fit, silently.
@@ -85,7 +85,6 @@ type TxQueue struct {
 
 	next, filled int  // bufs[next:filled] were read and not sent yet
 	segmentsSent int  // of bufs[next], when it is cut here
-	batch        int  // frames to read at once, as traffic has it
 	inPlace      bool // read into maps
 	smallInRow   int  // small frames since the last super-frame, while inPlace
 	tapReady     bool // the TAP may have frames: no EAGAIN since it was readable
@@ -96,7 +95,7 @@ type TxQueue struct {
 // newTxQueue makes a queue whose ring lies in page and whose maps are slab's pages.
 // Slab must belong to tag. The queue owns tag, slab and pool from then on.
 func newTxQueue(page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*TxQueue, error) {
-	q := &TxQueue{state: new(txState), tag: tag, slab: slab, in: in, notify: notify, batch: 2}
+	q := &TxQueue{state: new(txState), tag: tag, slab: slab, in: in, notify: notify}
 	q.offload = tap.TxFeatures{CsumIPv4: feat.Csum, CsumIPv6: feat.CsumIPv6, GSOTCPv4: feat.GSOv4, GSOTCPv6: feat.GSOv6}
 	q.maxFrame = netif.PageSize
 	if feat.SG {
@@ -134,18 +133,11 @@ func (q *TxQueue) service() (more bool, err error) {
 	}
 	for range txRounds {
 		sent, err := q.sendPending()
+		if err == nil && sent && q.tapReady {
+			err = q.read()
+		}
 		if err != nil {
 			return false, err
-		}
-		if sent && q.tapReady {
-			if q.inPlace {
-				sent, err = q.readInPlace()
-			} else {
-				sent, err = q.readBatch()
-			}
-			if err != nil {
-				return false, err
-			}
 		}
 		idle := !q.tapReady && q.next == q.filled
 		if idle || q.wanted > 0 || q.ring.Unpublished() >= txPublish {
@@ -191,81 +183,6 @@ func (q *TxQueue) waitForMaps() (ready bool, err error) {
 	n := max(outstanding/2, uint32(max(0, q.wanted-q.pool.Free())), 1)
 	q.wanted = 0
 	return q.ring.NotifyAfter(min(n, outstanding)), nil
-}
-
-// readBatch reads small frames into the private buffers.
-func (q *TxQueue) readBatch() (sent bool, err error) {
-	if !q.room(1) {
-		return false, nil
-	}
-	limit := min(q.batch, q.pool.Free(), int(q.ring.Free())-1)
-	n, err := q.in.Read(q.bufs[:limit], q.lens)
-	if err != nil {
-		return false, fmt.Errorf("read from the TAP: %w", err)
-	}
-	q.next, q.filled = 0, n
-	if n < limit {
-		q.tapReady = false
-		q.batch = max(2, n+1)
-	} else {
-		q.batch = min(txBatch, 2*q.batch)
-	}
-	for _, l := range q.lens[:n] {
-		// Without feature-sg it is too big, and the next one must not begin behind a
-		// virtio header: it would need a second slot.
-		if l > superFrame+tap.VirtioHeaderSize && q.maxFrame > superFrame {
-			q.inPlace, q.smallInRow = true, 0
-		}
-	}
-	return q.sendPending()
-}
-
-// sendPending sends the frames that wait in private buffers, in order. It returns
-// false when it had to stop for want of maps.
-func (q *TxQueue) sendPending() (sent bool, err error) {
-	for q.next < q.filled {
-		done, err := q.sendCopy(q.bufs[q.next][:q.lens[q.next]])
-		if err != nil || !done {
-			return false, err
-		}
-		q.next++
-		q.segmentsSent = 0
-	}
-	return true, nil
-}
-
-// readInPlace reads one frame into a run of free maps.
-func (q *TxQueue) readInPlace() (sent bool, err error) {
-	if !q.room(txRun) {
-		return false, nil
-	}
-	run, ok := q.pool.TakeRun(txRun)
-	if !ok {
-		return q.readBatch() // enough maps, but scattered
-	}
-	first := run[0].Index() * netif.PageSize
-	q.one[0] = q.slab.Bytes()[first : first+frameRoom]
-	n, err := q.in.Read(q.one[:], q.lens[:1])
-	if err != nil || n == 0 {
-		q.tapReady = false
-		if perr := q.pool.PutRun(run); perr != nil {
-			return false, fmt.Errorf("tx run: %w", perr)
-		}
-		if err != nil {
-			return false, fmt.Errorf("read from the TAP: %w", err)
-		}
-		return true, nil
-	}
-	return q.sendInPlace(run, q.one[0][:q.lens[0]])
-}
-
-// guess leaves in-place mode when small frames come.
-func (q *TxQueue) guess(frameLen int) {
-	if frameLen > superFrame {
-		q.smallInRow = 0
-	} else if q.smallInRow++; q.smallInRow >= 2 {
-		q.inPlace = false
-	}
 }
 
 // push publishes what was put, whole frames only, and notifies the backend if it
