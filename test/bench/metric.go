@@ -31,7 +31,7 @@ const (
 	udpFloor, udpGoal = 0.60, 0.95
 	rttFloor, rttGoal = 6, 4
 	// notifyFloor is how many packets a notification of the backend must serve under
-	// load.
+	// load, counted as on a wire.
 	notifyFloor = 8
 )
 

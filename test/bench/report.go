@@ -97,23 +97,23 @@ func (r *result) reportAbsolute(b *bytes.Buffer) {
 }
 
 func (r *result) reportLoad(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\nWhat xnetfrontd did in the loaded direction, packets for each\n\n")
-	rows := [][]string{{"", "notification sent", "event received", "publication", "floor"}}
+	fmt.Fprintf(b, "\nxnetfrontd's work in the loaded direction; a frame may be a super-frame of many packets\n\n")
+	rows := [][]string{{"", "packets/notification", "floor", "frames/notification", "frames/event", "frames/publication"}}
 	for _, m := range r.Metrics {
 		if m.Loaded == "" {
 			continue
 		}
-		sent := m.per("notify_sent")
-		rows = append(rows, []string{m.Title, number(sent), number(m.per("events")), number(m.per("batches")),
-			(&metric{}).verdict(sent, notifyFloor)})
+		sent := m.per("notify_sent", packets)
+		rows = append(rows, []string{m.Title, number(sent), (&metric{}).verdict(sent, notifyFloor),
+			number(m.per("notify_sent", frames)), number(m.per("events", frames)), number(m.per("batches", frames))})
 	}
 	table(b, rows)
 
-	fmt.Fprintf(b, "\nCPU time for each packet over the guest's end, both ways, µs\n\n")
+	fmt.Fprintf(b, "\nCPU time for each frame over the guest's end, both ways, µs\n\n")
 	rows = [][]string{{"", "forwarder", "xnetfrontd", "its netback"}}
 	for _, m := range r.Metrics {
-		rows = append(rows, []string{m.Title, number(m.cpuPerPacket(linkForwarder, forwarderRole)),
-			number(m.cpuPerPacket(linkXnetfrontd, daemonProcess)), number(m.cpuPerPacket(linkXnetfrontd, backendProcess))})
+		rows = append(rows, []string{m.Title, number(m.cpuPerFrame(linkForwarder, forwarderRole)),
+			number(m.cpuPerFrame(linkXnetfrontd, daemonProcess)), number(m.cpuPerFrame(linkXnetfrontd, backendProcess))})
 	}
 	table(b, rows)
 }

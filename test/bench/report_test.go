@@ -40,8 +40,8 @@ func fixture() *result {
 			f.CPU = map[string]int64{forwarderRole: 300}
 			d := s(linkXnetfrontd, daemon*noise)
 			d.CPU = map[string]int64{daemonProcess: 250, backendProcess: 240}
-			d.Counters = map[string]uint64{"tx.packets": 100000, "tx.notify_sent": 5000, "tx.events": 2000, "tx.batches": 40000,
-				"rx.packets": 100000, "rx.events": 10000, "rx.batches": 50000}
+			d.Counters = map[string]uint64{"tx.packets": 100000, "tx.bytes": 6000000, "tx.notify_sent": 5000, "tx.events": 2000, "tx.batches": 40000,
+				"rx.packets": 100000, "rx.bytes": 6000000, "rx.events": 10000, "rx.batches": 50000}
 			all.Rounds = append(all.Rounds, []sample{s(linkVeth, veth-1), f, d, s(linkVeth, veth+1)})
 		}
 		r.Metrics = append(r.Metrics, all)

@@ -61,34 +61,48 @@ func (m *metric) meets(ratio, bound float64) bool {
 	return ratio >= bound
 }
 
-// per is the median over xnetfrontd's samples of how many packets of the loaded
+// per is the median over xnetfrontd's samples of how many of one thing in the loaded
 // direction came on one of what a counter counts; infinite where there was none.
-func (m *measured) per(counter string) float64 {
+func (m *measured) per(counter string, thing func(counters map[string]uint64, direction string) float64) float64 {
 	var all []float64
 	for _, round := range m.Rounds {
 		for _, s := range round {
 			if s.Link == linkXnetfrontd {
-				all = append(all, float64(s.Counters[m.Loaded+".packets"])/float64(s.Counters[m.Loaded+"."+counter]))
+				all = append(all, thing(s.Counters, m.Loaded)/float64(s.Counters[m.Loaded+"."+counter]))
 			}
 		}
 	}
 	return spreadOf(all).Median
 }
 
-// cpuPerPacket is what a process of a link used for each packet over the link, in µs,
+// frames are what the ring carries: a super-frame is one.
+func frames(counters map[string]uint64, direction string) float64 {
+	return float64(counters[direction+".packets"])
+}
+
+// packets are what a wire would carry: a super-frame counts as those that it would be
+// cut into, as it does in a network card's statistics.
+func packets(counters map[string]uint64, direction string) float64 {
+	return max(frames(counters, direction), float64(counters[direction+".bytes"])/(mtu+etherHeader))
+}
+
+// etherHeader is the length of an Ethernet header in bytes.
+const etherHeader = 14
+
+// cpuPerFrame is what a process of a link used for each frame over the link, in µs,
 // over all samples: the kernel counts CPU time in steps too coarse for one.
-func (m *measured) cpuPerPacket(link, process string) float64 {
+func (m *measured) cpuPerFrame(link, process string) float64 {
 	var ms int64
-	var packets uint64
+	var carried uint64
 	for _, round := range m.Rounds {
 		for _, s := range round {
 			if s.Link == link {
 				ms += s.CPU[process]
-				packets += s.Packets
+				carried += s.Packets
 			}
 		}
 	}
-	return float64(ms) * 1e3 / float64(packets)
+	return float64(ms) * 1e3 / float64(carried)
 }
 
 // missed lists what of the floor was not reached, one line for each. Allocations are
@@ -102,7 +116,7 @@ func (r *result) missed() []string {
 		if m.Loaded == "" {
 			continue
 		}
-		if n := m.per("notify_sent"); n < notifyFloor {
+		if n := m.per("notify_sent", packets); n < notifyFloor {
 			lines = append(lines, m.Title+": "+number(n)+" packets for each notification, the floor is "+number(notifyFloor))
 		}
 	}

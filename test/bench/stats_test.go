@@ -44,6 +44,21 @@ func TestRatioIsToTheMeanOfTheVethSamplesOfTheSameRound(t *testing.T) {
 	}
 }
 
+func TestSuperFramesCountAsThePacketsOnTheWire(t *testing.T) {
+	m := measured{metric: metric{Loaded: "tx"}, Rounds: [][]sample{{
+		{Link: linkVeth},
+		{Link: linkXnetfrontd, Counters: map[string]uint64{"tx.packets": 100, "tx.bytes": 1514 * 4000, "tx.notify_sent": 20}},
+		{Link: linkVeth},
+	}}}
+	if p, f := m.per("notify_sent", packets), m.per("notify_sent", frames); p != 200 || f != 5 {
+		t.Errorf("%v packets and %v frames for each notification, want 200 and 5", p, f)
+	}
+	m.Rounds[0][1].Counters["tx.bytes"] = 60 * 100
+	if p := m.per("notify_sent", packets); p != 5 {
+		t.Errorf("%v small packets for each notification, want 5", p)
+	}
+}
+
 func TestMissedFloorNamesEachMetric(t *testing.T) {
 	r := fixture()
 	if lines := r.missed(); len(lines) != 0 {
