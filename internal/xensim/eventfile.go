@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"golang.org/x/sys/unix"
@@ -150,7 +151,7 @@ func (e *EventFile) Read(ports []xen.Port) (int, error) {
 		return 0, nil
 	}
 	var count [8]byte
-	if _, err := unix.Read(e.fd, count[:]); err != nil {
+	if _, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(e.fd), uintptr(unsafe.Pointer(&count[0])), 8); err != 0 {
 		if err == unix.EAGAIN {
 			return 0, nil
 		}

@@ -2,6 +2,7 @@ package xensim
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,9 +61,10 @@ func (w slotWord) unmask() (pending bool) {
 // refuses (EAGAIN), and is readable anyway.
 func wake(fd int) error {
 	one := [8]byte{1} // in the byte order of every machine that both Xen and Go run on
-	_, err := unix.Write(fd, one[:])
-	if err == unix.EAGAIN {
-		return nil
+	// RawSyscall, here and in EventFile.Read: the fast path, which never sleeps.
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one[0])), 8)
+	if errno != 0 && errno != unix.EAGAIN {
+		return errno
 	}
-	return err
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +61,7 @@ func newPoller() (*poller, error) {
 	}
 	p.check = func(fd uintptr) bool {
 		for {
-			n, err := unix.EpollWait(int(fd), p.events[:], 0)
+			n, err := readyNow(fd, p.events[:])
 			if err == unix.EINTR {
 				continue
 			}
@@ -132,4 +133,15 @@ func (p *poller) wake() {
 func (p *poller) close() {
 	p.file.Close()
 	unix.Close(p.wakeFD)
+}
+
+// readyNow is epoll_wait with no time-out. It never sleeps, so it goes to the kernel
+// without a word to Go's scheduler (RawSyscall): announcing it wakes the runtime's
+// monitor thread, which costs more CPU time than the call does.
+func readyNow(epoll uintptr, events []unix.EpollEvent) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
 }
