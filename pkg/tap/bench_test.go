@@ -43,6 +43,7 @@ func BenchmarkRead(b *testing.B) {
 		r := newReader(b, q, batch)
 		bufs, n := readBuffers(batch)
 		frame := testFrame(size, 0)
+		b.ResetTimer()
 		for left := b.N; left > 0; {
 			b.StopTimer()
 			round := min(left, benchFrames(size))
