@@ -172,6 +172,10 @@ func (d *Device) configureLink(f Features) error {
 	if !f.SG {
 		mtu = min(mtu, defaultMTU) // a frame is one slot then
 	}
+	if mtu == d.mtu {
+		return nil // whoever has changed it since knows why
+	}
+	d.mtu = mtu
 	return d.link.SetMTU(mtu)
 }
 

@@ -37,6 +37,7 @@ type Device struct {
 	log   *zap.Logger
 	link  *tap.Device
 	id    identity
+	mtu   int // that the TAP was given last
 
 	mu   sync.Mutex
 	view view // what Status shows; written by Run's goroutine
@@ -66,7 +67,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, guest: guest, link: link, id: id}
+	d := &Device{cfg: cfg, guest: guest, link: link, id: id, mtu: cfg.MTU}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID), zap.String("tap", link.Name()))
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
 	return d, nil

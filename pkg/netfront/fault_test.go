@@ -313,3 +313,19 @@ func TestRemovedTAPEndsRunWithAnError(t *testing.T) {
 		t.Fatal("Run goes on without a TAP")
 	}
 }
+
+// An MTU that the administrator set by hand outlives a reconnect.
+func TestReconnectKeepsTheMTUThatWasSetByHand(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	w.connected(1)
+	link, err := netlink.LinkByName(w.dev.Name())
+	w.check(err)
+	w.check(netlink.LinkSetMTU(link, 1400))
+	w.check(w.vif.ShowState(w.deadline(), netif.StateClosing))
+	w.connected(2)
+	link, err = netlink.LinkByName(w.dev.Name())
+	w.check(err)
+	if mtu := link.Attrs().MTU; mtu != 1400 {
+		t.Errorf("MTU %d", mtu)
+	}
+}
