@@ -24,7 +24,7 @@ import (
 const (
 	guest    = xen.DomID(1)
 	patience = 20 * time.Second // with the race detector on a busy machine
-	stopTime = 2 * time.Second  // that a stop may take
+	stopTime = 2 * time.Second  // that a stop takes at most, normally
 )
 
 // machine is an embedded Xen in this process and a network namespace for daemons.
