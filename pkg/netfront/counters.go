@@ -51,6 +51,18 @@ type counters struct {
 
 func (c *counters) add(k counter, n uint64) { c.own[k] += n }
 
+// pushed notes that requests were published, and lets notify raise the event if the
+// backend asked for one.
+func (c *counters) pushed(asked bool, notify func() error) error {
+	c.add(cBatches, 1)
+	if !asked {
+		c.add(cNotifySuppressed, 1)
+		return nil
+	}
+	c.add(cNotifySent, 1)
+	return notify()
+}
+
 // publish makes the owner's figures visible.
 func (c *counters) publish() {
 	for k := range c.own {
@@ -72,9 +84,8 @@ func (c *counters) snapshot() map[string]uint64 {
 	return m
 }
 
-// gauge is a pool's counts as its owner last published them. The seqlock-free way:
-// one word for each pool, 12 bits for each count, so that a reader never sees counts
-// of two moments.
+// gauge is a pool's counts as its owner last published them: in one
+// word, 12 bits for each count, so that a reader never sees counts of two moments.
 type gauge struct{ packed atomic.Uint64 }
 
 const gaugeBits = 12

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -41,4 +43,14 @@ func closeDMA(pool *busdma.Pool, slab *busdma.Slab, tag *busdma.Tag) error {
 		return fmt.Errorf("destroy DMA tag: %w", err)
 	}
 	return nil
+}
+
+// closeQueue ends a queue whose connection has ended, and unmaps its private buffers.
+func closeQueue(pool *busdma.Pool, slab *busdma.Slab, tag *busdma.Tag, buffers []byte) error {
+	pool.Abandon()
+	err := closeDMA(pool, slab, tag)
+	if uerr := unix.Munmap(buffers); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("unmap buffers: %w", uerr))
+	}
+	return err
 }

@@ -227,15 +227,7 @@ func (q *RxQueue) repost(n uint32) error {
 }
 
 // push publishes the requests and notifies the backend if it waits for them.
-func (q *RxQueue) push() error {
-	q.add(cBatches, 1)
-	if !q.ring.Push() {
-		q.add(cNotifySuppressed, 1)
-		return nil
-	}
-	q.add(cNotifySent, 1)
-	return q.notify()
-}
+func (q *RxQueue) push() error { return q.pushed(q.ring.Push(), q.notify) }
 
 // publish makes the queue's figures visible.
 func (q *RxQueue) publish() {
@@ -244,14 +236,7 @@ func (q *RxQueue) publish() {
 }
 
 // close ends the queue, like [TxQueue.close].
-func (q *RxQueue) close() error {
-	q.pool.Abandon()
-	err := closeDMA(q.pool, q.slab, q.tag)
-	if uerr := unix.Munmap(q.heads); uerr != nil && err == nil {
-		err = fmt.Errorf("unmap rx heads: %w", uerr)
-	}
-	return err
-}
+func (q *RxQueue) close() error { return closeQueue(q.pool, q.slab, q.tag, q.heads) }
 
 // head is the i-th private head.
 func (q *RxQueue) head(i int) []byte {

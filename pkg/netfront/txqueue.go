@@ -191,13 +191,7 @@ func (q *TxQueue) push() error {
 	if q.ring.Unpublished() == 0 {
 		return nil
 	}
-	q.add(cBatches, 1)
-	if !q.ring.Push() {
-		q.add(cNotifySuppressed, 1)
-		return nil
-	}
-	q.add(cNotifySent, 1)
-	return q.notify()
+	return q.pushed(q.ring.Push(), q.notify)
 }
 
 // reap takes the responses that are there. They come in any order, as late as the
@@ -268,11 +262,4 @@ func (q *TxQueue) publish() {
 // close ends the queue. The connection must have ended before: what is in flight
 // is in nobody's hands but the kernel's, which keeps a page that the backend still
 // has mapped. Pages are freed, maps and tag destroyed.
-func (q *TxQueue) close() error {
-	q.pool.Abandon()
-	err := closeDMA(q.pool, q.slab, q.tag)
-	if uerr := unix.Munmap(q.arena); uerr != nil && err == nil {
-		err = fmt.Errorf("unmap tx buffers: %w", uerr)
-	}
-	return err
-}
+func (q *TxQueue) close() error { return closeQueue(q.pool, q.slab, q.tag, q.arena) }
