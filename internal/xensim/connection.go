@@ -106,6 +106,14 @@ func (e events) Open() (xen.EventFile, error) {
 	return f, nil
 }
 
+func (e events) Adopt(fd int) (xen.EventFile, error) {
+	f, err := AdoptEventFile(fd)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // OpenEvents opens event channels (/dev/xen/evtchn).
 func (c *Connection) OpenEvents() (*EventFile, error) {
 	call, _, err := c.open(request{Op: opOpenEvents, Domain: uint32(c.dom)})

@@ -3,6 +3,7 @@ package xensim
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -41,14 +42,25 @@ func (g *Grants) Alloc(peer xen.DomID, n int, writable bool) (xen.Pages, error) 
 	return p, nil
 }
 
-// Remap maps again the n pages that another process, from which the handle was
-// taken over, allocated with index ([Pages.Index]).
-func (g *Grants) Remap(index uint64, n int) (*Pages, error) {
-	p, err := g.get(request{Op: opSlab, Index: index, Count: uint32(n)})
+// Remap implements [xen.Grants].
+func (g *Grants) Remap(index uint64, refs []xen.GrantRef) (xen.Pages, error) {
+	p, err := g.get(request{Op: opSlab, Index: index, Count: uint32(len(refs))})
+	if err == nil && !slices.Equal(p.refs, refs) {
+		err = errors.New("they have other grant references")
+	}
 	if err != nil {
-		return nil, fmt.Errorf("map %d granted pages again: %w", n, err)
+		return nil, fmt.Errorf("map %d granted pages again: %w", len(refs), err)
 	}
 	return p, nil
+}
+
+// Adopt implements [xen.Grants].
+func (g *Grants) Adopt(fd int) (xen.Grants, error) {
+	adopted, err := AdoptGrants(fd)
+	if err != nil {
+		return nil, err // not a nil *Grants in an interface
+	}
+	return adopted, nil
 }
 
 // get makes a call that returns a slab.
@@ -148,7 +160,7 @@ func (p *Pages) Bytes() []byte { return p.view.mem }
 // Refs implements [xen.Pages].
 func (p *Pages) Refs() []xen.GrantRef { return p.refs }
 
-// Index finds the pages in their handle, from another process too.
+// Index implements [xen.Pages].
 func (p *Pages) Index() uint64 { return p.index }
 
 // NotifyUnmap implements [xen.Pages]. It happens at Free, or when the last process

@@ -286,7 +286,7 @@ func TestGrantsOutliveTheProcessThatPassedThemOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := g.Remap(p.Index(), 2)
+	q, err := g.Remap(p.Index(), p.Refs())
 	if err != nil {
 		t.Fatal(err)
 	}

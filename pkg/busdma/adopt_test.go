@@ -42,7 +42,7 @@ func TestNextProcessLosesMapsInFlight(t *testing.T) {
 	ok(t, err)
 	slab, err := tag.AdoptSlab(granted)
 	ok(t, err)
-	pool, err := busdma.AdoptPool(tag, slab, st)
+	pool, err := busdma.AdoptPool(tag, slab, st, nil)
 	ok(t, err)
 	ok(t, pool.Check())
 	want := busdma.Counts{Free: 3, InFlight: 1, Quarantined: 1, Created: 5}
@@ -62,33 +62,99 @@ func TestNextProcessLosesMapsInFlight(t *testing.T) {
 	ok(t, tag.Destroy())
 }
 
-func TestCorruptStateIsAdopted(t *testing.T) {
+// A process can die between any two stores: whatever the sums say then, the pool is
+// that of the maps' own states.
+func TestStateLeftInTheMiddleOfAStepIsNotAdopted(t *testing.T) {
+	g := newHeapGrants(t)
+	granted, st := legacy(t, g)
+	left := *st
+	states := statesOf(&left)
+	whole := unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st))
+	created := len(whole) - 8 // the last word but one is the number of maps
+	for i := range created {
+		if i >= states && i < states+busdma.MaxMaps {
+			continue
+		}
+		for _, flip := range []byte{1, 0x80, 0xff} {
+			*st = left
+			whole[i] ^= flip
+			tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
+			ok(t, err)
+			slab, err := tag.AdoptSlab(granted)
+			ok(t, err)
+			pool, err := busdma.AdoptPool(tag, slab, st, nil)
+			ok(t, err)
+			ok(t, pool.Check())
+			if c := pool.Counts(); c.InFlight != 1 || c.Quarantined != 1 || c.Free != 3 {
+				t.Fatalf("byte %d ^ %#x: %+v", i, flip, c)
+			}
+		}
+	}
+	ok(t, granted.Free())
+}
+
+// statesOf finds the maps' states in st: map 3 of legacy is in quarantine.
+func statesOf(st *busdma.PoolState) int {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st))
+	for i := range b[:len(b)-4] {
+		if b[i] == byte(busdma.Taken) && b[i+1] == byte(busdma.Loaded) && b[i+2] == byte(busdma.InFlight) && b[i+3] == byte(busdma.Quarantined) {
+			return i
+		}
+	}
+	return -1
+}
+
+func TestCallerKnowsBetterWhatIsInFlight(t *testing.T) {
 	g := newHeapGrants(t)
 	granted, st := legacy(t, g)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AdoptSlab(granted)
 	ok(t, err)
-	// Whatever byte of it is another, it is noticed, and nothing is taken over.
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st)-4) // the rest is padding
-	for i := range bytes {
-		old := bytes[i]
-		for _, flip := range []byte{1, 8, 0x80, 0xff} {
-			bytes[i] = old ^ flip
-			_, err := busdma.AdoptPool(tag, slab, st)
-			if err == nil {
-				t.Fatalf("byte %d ^ %#x: adopted", i, flip)
-			}
-			fails(t, err, busdma.ErrCorrupt)
+	pool, err := busdma.AdoptPool(tag, slab, st, func(i int, was busdma.State) bool {
+		if i == 2 && was != busdma.InFlight || i == 3 {
+			t.Errorf("asked for map %d, %v", i, was)
 		}
-		bytes[i] = old
+		return i == 0
+	})
+	ok(t, err)
+	ok(t, pool.Check())
+	for i, want := range []busdma.State{busdma.InFlight, busdma.Pooled, busdma.Pooled, busdma.Quarantined, busdma.Pooled} {
+		if m, _ := pool.At(i); m.State() != want {
+			t.Errorf("map %d is %v, want %v", i, m.State(), want)
+		}
+	}
+	pool.Abandon()
+	ok(t, pool.Destroy())
+	ok(t, slab.Free())
+}
+
+func TestCorruptStateIsAdopted(t *testing.T) {
+	g := newHeapGrants(t)
+	granted, st := legacy(t, g)
+	left := *st
+	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
+	ok(t, err)
+	slab, err := tag.AdoptSlab(granted)
+	ok(t, err)
+	// A state that there is not, a map too many, another number of maps.
+	states := statesOf(&left)
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(st)), unsafe.Sizeof(*st))
+	for _, i := range []int{states, states + 4, states + 5, states + busdma.MaxMaps - 1, len(bytes) - 8} {
+		bytes[i] ^= 0x88
+		_, err := busdma.AdoptPool(tag, slab, st, nil)
+		if err == nil {
+			t.Fatalf("byte %d: adopted", i)
+		}
+		fails(t, err, busdma.ErrCorrupt)
+		*st = left
 	}
 	other, err := tag.AllocSlab(4)
 	ok(t, err)
-	_, err = busdma.AdoptPool(tag, other, st)
+	_, err = busdma.AdoptPool(tag, other, st, nil)
 	fails(t, err, busdma.ErrCorrupt)
 	ok(t, other.Free())
-	pool, err := busdma.AdoptPool(tag, slab, st)
+	pool, err := busdma.AdoptPool(tag, slab, st, nil)
 	ok(t, err)
 	pool.Abandon()
 	ok(t, pool.Destroy())

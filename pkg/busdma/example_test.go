@@ -8,7 +8,7 @@ import (
 )
 
 // grants stands for the Grants of a xen.Guest, which xen.Open gives.
-func grants() xen.Grants { return newHeap() }
+func grants() busdma.Allocator { return newHeap() }
 
 // A transmit queue grants its pages read-only. A frame from elsewhere is bounced: the
 // page has it after Sync.

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 // queue is a tag, a slab and a pool, as each ring has them.
@@ -17,7 +16,7 @@ type queue struct {
 
 // newQueue makes a queue of maps maps, and takes it down at the end of the test,
 // whatever state it is in then.
-func newQueue(t testing.TB, g xen.Grants, maps int, cfg busdma.TagConfig) *queue {
+func newQueue(t testing.TB, g busdma.Allocator, maps int, cfg busdma.TagConfig) *queue {
 	t.Helper()
 	cfg.Peer = peer
 	q := new(queue)

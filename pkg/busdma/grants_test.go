@@ -16,7 +16,7 @@ const (
 	poison           = 0xdb
 )
 
-// heapGrants is xen.Grants on Go's heap, so that the race detector sees every byte,
+// heapGrants is a busdma.Allocator on Go's heap, so that the race detector sees every byte,
 // with the other domain's side of the same pages. Free poisons the pages, or keeps
 // their last contents while the peer has them mapped as gntalloc keeps the pages;
 // verify finds what was written to them afterwards.
@@ -164,6 +164,7 @@ type heapPages struct {
 
 func (p *heapPages) Bytes() []byte                         { return p.mem }
 func (p *heapPages) Refs() []xen.GrantRef                  { return p.refs }
+func (p *heapPages) Index() uint64                         { return 0 }
 func (p *heapPages) NotifyUnmap(int, bool, xen.Port) error { return errors.ErrUnsupported }
 
 func (p *heapPages) Free() error {

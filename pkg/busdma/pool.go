@@ -46,30 +46,32 @@ func NewPool(tag *Tag, slab *Slab, st *PoolState) (*Pool, error) {
 }
 
 // AdoptPool makes a pool of the state that another process's pool has left, over the
-// same pages. Maps that were in flight or in quarantine are so still. The others are
-// pooled: whoever had them taken or loaded is gone, and had not yet published them.
+// same pages. That process may have died between any two instructions, so nothing is
+// believed but the state of each map, which is one byte; the sums are made anew.
 //
-// The loads of the maps in flight are taken as in place, for the buffers of those
-// that were not are gone. It fails with [ErrCorrupt] when st contradicts itself or
-// has another number of maps than slab has pages, and otherwise as [NewPool] does.
-func AdoptPool(tag *Tag, slab *Slab, st *PoolState) (*Pool, error) {
-	if err := st.check(); err != nil {
-		return nil, fmt.Errorf("adopt pool: %w", err)
-	}
+// InFlight tells for each map, by its number and the state it was left in, whether
+// the peer has its grant ref now; nil stands for those left so. The others are pooled:
+// whoever had them taken or loaded is gone, and had not yet published them. What was
+// in quarantine stays there. The loads of the maps in flight are taken as in place,
+// for the buffers of those that were not are gone.
+//
+// It fails with [ErrCorrupt] when st is of another number of maps than slab has
+// pages, or has a state that there is not, and otherwise as [NewPool] does.
+func AdoptPool(tag *Tag, slab *Slab, st *PoolState, inFlight func(i int, was State) bool) (*Pool, error) {
 	if err := poolable(tag, slab); err != nil {
 		return nil, fmt.Errorf("adopt pool: %w", err)
 	}
 	if int(st.created) != slab.Pages() {
 		return nil, fmt.Errorf("adopt pool: state of %d maps for %d pages: %w", st.created, slab.Pages(), ErrCorrupt)
 	}
-	p := populate(tag, slab, st)
-	for i := range p.maps {
-		if m := &p.maps[i]; m.State() == Taken || m.State() == Loaded {
-			m.move(Pooled)
-			st.setFree(i, 1)
-		}
+	if err := st.plausible(); err != nil {
+		return nil, fmt.Errorf("adopt pool: %w", err)
 	}
-	return p, nil
+	if inFlight == nil {
+		inFlight = func(_ int, was State) bool { return was == InFlight }
+	}
+	st.recover(inFlight)
+	return populate(tag, slab, st), nil
 }
 
 // poolable tells whether slab can be a pool of tag.

@@ -100,6 +100,37 @@ func (s *PoolState) highestRun(n int) (first int, ok bool) {
 	return 0, false
 }
 
+// plausible checks what must be so at every instruction: each map has a state, and
+// none is there beyond the last.
+func (s *PoolState) plausible() error {
+	for i, state := range s.states {
+		switch {
+		case i >= int(s.created) && state != 0:
+			return fmt.Errorf("map %d of %d is %v: %w", i, s.created, state, ErrCorrupt)
+		case state >= numStates:
+			return fmt.Errorf("map %d is in %v: %w", i, state, ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// recover makes each map in flight, in quarantine or pooled, and the sums anew.
+func (s *PoolState) recover(inFlight func(i int, was State) bool) {
+	s.free, s.count = [MaxMaps / wordBits]uint64{}, [maxStates]uint32{}
+	for i := range int(s.created) {
+		was := s.states[i]
+		switch {
+		case was == Quarantined:
+		case inFlight(i, was):
+			s.states[i] = InFlight
+		default:
+			s.states[i] = Pooled
+			s.setFree(i, 1)
+		}
+		s.count[s.states[i]]++
+	}
+}
+
 // check recomputes everything from the states of the maps.
 func (s *PoolState) check() error {
 	if s.created > MaxMaps {
@@ -107,21 +138,14 @@ func (s *PoolState) check() error {
 	}
 	var want PoolState
 	want.created = s.created
-	for i := range MaxMaps {
-		state := s.states[i]
-		want.states[i] = state
-		switch {
-		case i >= int(s.created):
-			if state != 0 {
-				return fmt.Errorf("map %d of %d is %v: %w", i, s.created, state, ErrCorrupt)
-			}
-			continue
-		case state >= numStates:
-			return fmt.Errorf("map %d is in %v: %w", i, state, ErrCorrupt)
-		case state == Pooled:
+	if err := s.plausible(); err != nil {
+		return err
+	}
+	for i := range int(s.created) {
+		if s.states[i] == Pooled {
 			want.setFree(i, 1)
 		}
-		want.count[state]++
+		want.count[s.states[i]]++
 	}
 	if s.free != want.free {
 		return fmt.Errorf("bitmap %x, by the states of the maps %x: %w", s.free, want.free, ErrCorrupt)

@@ -58,16 +58,21 @@ type Segment struct {
 // and which segments a load may give (bus_dma_tag_t). It belongs, with all that was
 // made from it, to one goroutine at a time.
 type Tag struct {
-	grants    xen.Grants
+	grants    Allocator
 	config    TagConfig
 	piece     int // the most bytes of a bounced buffer that one map can carry
 	slabs     int
 	destroyed bool
 }
 
+// Allocator is the part of [xen.Grants] that a tag needs.
+type Allocator interface {
+	Alloc(peer xen.DomID, n int, writable bool) (xen.Pages, error)
+}
+
 // NewTag makes a tag whose pages come from g. It allocates none yet. It fails with
 // [ErrRange] when cfg is impossible.
-func NewTag(g xen.Grants, cfg TagConfig) (*Tag, error) {
+func NewTag(g Allocator, cfg TagConfig) (*Tag, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err

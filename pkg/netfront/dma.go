@@ -12,7 +12,7 @@ import (
 
 // newDMA makes a queue's tag and the slab of maps pages of it. A tx tag is
 // read-only to the backend.
-func newDMA(grants xen.Grants, peer xen.DomID, readOnly bool, maps int) (*busdma.Tag, *busdma.Slab, error) {
+func newDMA(grants busdma.Allocator, peer xen.DomID, readOnly bool, maps int) (*busdma.Tag, *busdma.Slab, error) {
 	segments := 1
 	if readOnly {
 		segments = txRun

@@ -47,6 +47,13 @@ func (g *heapGrants) page(ref uint32) []byte {
 func (g *heapGrants) Limit() (int, error)  { return g.limit, nil }
 func (g *heapGrants) RaiseLimit(int) error { return unix.EPERM }
 func (g *heapGrants) Close() error         { return nil }
+func (g *heapGrants) Handle() (int, error) { return -1, unix.EOPNOTSUPP }
+
+func (g *heapGrants) Adopt(int) (xen.Grants, error) { return nil, unix.EOPNOTSUPP }
+
+func (g *heapGrants) Remap(uint64, []xen.GrantRef) (xen.Pages, error) {
+	return nil, unix.EOPNOTSUPP
+}
 
 type heapPages struct {
 	g    *heapGrants
@@ -56,6 +63,7 @@ type heapPages struct {
 
 func (p *heapPages) Bytes() []byte                         { return p.mem }
 func (p *heapPages) Refs() []xen.GrantRef                  { return p.refs }
+func (p *heapPages) Index() uint64                         { return 0 }
 func (p *heapPages) NotifyUnmap(int, bool, xen.Port) error { return nil }
 func (p *heapPages) Free() error {
 	p.g.mu.Lock()

@@ -22,8 +22,13 @@ import (
 // failing makes the n-th allocation of grants or event channels fail.
 type failing struct {
 	xen.Grants
-	xen.Events
 	left int
+}
+
+// failingEvents counts with it.
+type failingEvents struct {
+	xen.Events
+	f *failing
 }
 
 var errInjected = errors.New("injected")
@@ -42,12 +47,12 @@ func (f *failing) Alloc(peer xen.DomID, n int, writable bool) (xen.Pages, error)
 	return f.Grants.Alloc(peer, n, writable)
 }
 
-func (f *failing) Open() (xen.EventFile, error) {
-	if err := f.step(); err != nil {
+func (e failingEvents) Open() (xen.EventFile, error) {
+	if err := e.f.step(); err != nil {
 		return nil, err
 	}
-	file, err := f.Events.Open()
-	return failingFile{file, f}, err
+	file, err := e.Events.Open()
+	return failingFile{file, e.f}, err
 }
 
 type failingFile struct {
@@ -90,8 +95,8 @@ func TestPairThatCannotBeMadeLeavesNothing(t *testing.T) {
 	steps := 0
 	for {
 		steps++
-		f := &failing{Grants: guest.Grants, Events: guest.Events, left: steps}
-		c := pairConfig{guest: &xen.Guest{Grants: f, Events: f}, features: AllFeatures(), maps: fullMaps}
+		f := &failing{Grants: guest.Grants, left: steps}
+		c := pairConfig{guest: &xen.Guest{Grants: f, Events: failingEvents{guest.Events, f}}, features: AllFeatures(), maps: fullMaps}
 		p, err := newPair(c, 0, queues[0])
 		if err == nil {
 			if err := p.close(); err != nil {

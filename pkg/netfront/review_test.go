@@ -80,6 +80,8 @@ func newFakeEvents(t *testing.T) *fakeEvents {
 }
 
 func (e *fakeEvents) Open() (xen.EventFile, error)     { return e, nil }
+func (e *fakeEvents) Adopt(int) (xen.EventFile, error) { return nil, unix.EOPNOTSUPP }
+func (e *fakeEvents) Handle() (int, error)             { return -1, unix.EOPNOTSUPP }
 func (e *fakeEvents) FD() int                          { return e.fd }
 func (e *fakeEvents) Bind(xen.DomID) (xen.Port, error) { return 1, nil }
 func (e *fakeEvents) Notify(xen.Port) error            { return nil }

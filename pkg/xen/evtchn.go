@@ -47,6 +47,18 @@ func (d eventDevice) Open() (EventFile, error) {
 	return &Evtchn{fd: fd}, nil
 }
 
+// Adopt implements [Events].
+func (d eventDevice) Adopt(fd int) (EventFile, error) {
+	if err := sameDevice(fd, func(st *unix.Stat_t) error { return unix.Stat(d.path, st) }); err != nil {
+		return nil, fmt.Errorf("adopt event channels: %w", err)
+	}
+	f, err := AdoptEvtchn(fd)
+	if err != nil {
+		return nil, err // not a nil *Evtchn in an interface
+	}
+	return f, nil
+}
+
 // Evtchn is [EventFile] on one open file of /dev/xen/evtchn. The ports belong to the
 // open file, not to the process: they live as long as any descriptor of it, in any
 // process. So a process hands its ports over by passing [Evtchn.Handle] on and

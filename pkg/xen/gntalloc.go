@@ -105,6 +105,22 @@ func AdoptGntalloc(fd int) (*Gntalloc, error) {
 	return newGntalloc(fd, gntallocLimit), nil
 }
 
+// Adopt implements [Grants]. The descriptor must be of the same device as this one.
+func (g *Gntalloc) Adopt(fd int) (Grants, error) {
+	g.mu.Lock()
+	err := sameDevice(fd, func(st *unix.Stat_t) error { return unix.Fstat(g.fd, st) })
+	g.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("adopt grants: %w", err)
+	}
+	adopted, err := AdoptGntalloc(fd)
+	if err != nil {
+		return nil, err
+	}
+	adopted.limitPath = g.limitPath
+	return adopted, nil
+}
+
 // Handle returns a duplicate of the descriptor, which the caller owns.
 func (g *Gntalloc) Handle() (int, error) {
 	g.mu.Lock()
@@ -138,7 +154,7 @@ func (g *Gntalloc) Alloc(peer DomID, n int, writable bool) (Pages, error) {
 // Remap maps the pages of one Alloc of another process, whose open file this is:
 // index is what [GntallocPages.Index] returned there, and refs are all their grant
 // references, which the kernel does not tell a second time.
-func (g *Gntalloc) Remap(index uint64, refs []GrantRef) (*GntallocPages, error) {
+func (g *Gntalloc) Remap(index uint64, refs []GrantRef) (Pages, error) {
 	if n := len(refs); n == 0 || n > maxGrant {
 		return nil, fmt.Errorf("map %d granted pages: %w", n, fs.ErrInvalid)
 	}
@@ -280,7 +296,7 @@ func (p *GntallocPages) Bytes() []byte { return p.mem[:len(p.mem):len(p.mem)] }
 // Refs implements [Pages].
 func (p *GntallocPages) Refs() []GrantRef { return p.refs }
 
-// Index finds the pages in their open file, from another process too.
+// Index implements [Pages].
 func (p *GntallocPages) Index() uint64 { return p.index }
 
 // NotifyUnmap implements [Pages]. The kernel acts when nothing in this domain uses

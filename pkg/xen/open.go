@@ -87,3 +87,19 @@ func adoptDescriptor(fd int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
 	return err
 }
+
+// sameDevice checks that fd is an open file of the character device that stat
+// describes: a descriptor that came from another process may be anything.
+func sameDevice(fd int, stat func(*unix.Stat_t) error) error {
+	var got, want unix.Stat_t
+	if err := unix.Fstat(fd, &got); err != nil {
+		return err
+	}
+	if err := stat(&want); err != nil {
+		return err
+	}
+	if got.Mode&unix.S_IFMT != unix.S_IFCHR || got.Rdev != want.Rdev {
+		return fmt.Errorf("descriptor %d is not of this device", fd)
+	}
+	return nil
+}

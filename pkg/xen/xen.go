@@ -85,7 +85,17 @@ type Grants interface {
 	// RaiseLimit makes the limit at least n pages. It fails with fs.ErrPermission
 	// where that is not allowed.
 	RaiseLimit(n int) error
-	// Close ends everything that was allocated and not freed.
+	// Handle returns a duplicate of the descriptor behind it, which the caller owns.
+	// What was allocated stands as long as any process has one.
+	Handle() (fd int, err error)
+	// Adopt makes Grants of a descriptor that Handle returned in another process, and
+	// takes it over when it succeeds. Remap finds the pages.
+	Adopt(fd int) (Grants, error)
+	// Remap maps pages again that another process allocated through this descriptor:
+	// index is their [Pages].Index, refs are their grants.
+	Remap(index uint64, refs []GrantRef) (Pages, error)
+	// Close unmaps everything that was allocated and not freed, and ends the grants
+	// unless another process has the descriptor too.
 	Close() error
 }
 
@@ -98,6 +108,8 @@ type Pages interface {
 	// Refs has one grant reference for each page, in the order of the mapping. The
 	// caller must not change it.
 	Refs() []GrantRef
+	// Index finds the pages in their open descriptor, from another process too.
+	Index() uint64
 	// NotifyUnmap asks the kernel to clear the byte at offset of Bytes, and to send
 	// an event on port, when the last mapping of that byte's page in this domain
 	// goes: a sign of life's end that even SIGKILL gives. clear or port may be left
@@ -113,6 +125,10 @@ type Events interface {
 	// Open returns a handle of its own port set. Each goroutine that waits for
 	// events has one of its own, so that nothing is shared.
 	Open() (EventFile, error)
+	// Adopt takes over a descriptor that [EventFile].Handle returned in another
+	// process. A port that was delivered there and not unmasked is masked still, so
+	// the caller unmasks each of its ports once.
+	Adopt(fd int) (EventFile, error)
 }
 
 // EventFile is a set of event-channel ports and a descriptor that is readable while
@@ -135,6 +151,12 @@ type EventFile interface {
 	Unmask(port Port) error
 	// Unbind closes port.
 	Unbind(port Port) error
-	// Close closes the descriptor and all its ports.
+	// Handle returns a duplicate of the descriptor, which the caller owns. The ports
+	// live as long as any process has one.
+	Handle() (fd int, err error)
+	// Close closes the descriptor, and all its ports unless another process has the
+	// descriptor too. It must not be the last to close it after the guest was saved
+	// and restored: the ports are dead then, and releasing them is a BUG in Linux
+	// (drivers/xen/evtchn.c, evtchn_unbind_from_user).
 	Close() error
 }

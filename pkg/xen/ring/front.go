@@ -1,6 +1,9 @@
 package ring
 
-import "sync/atomic"
+import (
+	"fmt"
+	"sync/atomic"
+)
 
 // FrontState is a frontend's private half of a ring. It has no pointers, so that it
 // can be kept where another process finds it.
@@ -32,6 +35,35 @@ func NewFront[S Slot](page []byte, state *FrontState) (*Front[S], error) {
 	atomic.StoreUint32(r.reqEvent(), 1)
 	atomic.StoreUint32(r.rspEvent(), 1)
 	return &Front[S]{shared: r, state: state}, nil
+}
+
+// AdoptFront returns the frontend end of a ring that another process has made and
+// left in the middle of any step, with a backend at work on it. Only what a frontend
+// stores itself is checked: state against itself, and against the shared req_prod,
+// which the backend can write, too. It fails with [ErrState].
+func AdoptFront[S Slot](page []byte, state *FrontState) (*Front[S], error) {
+	r, err := view[S](page)
+	if err != nil {
+		return nil, err
+	}
+	f := &Front[S]{shared: r, state: state}
+	put, published := state.ReqProd-state.RspCons, state.Published-state.RspCons
+	// Published is stored before req_prod.
+	late := state.Published - atomic.LoadUint32(r.reqProd())
+	if put > f.size || published > put || late > published {
+		return nil, fmt.Errorf("%w: %+v, req_prod %d", ErrState, *state, atomic.LoadUint32(r.reqProd()))
+	}
+	return f, nil
+}
+
+// Rewind takes back the requests that were put from index to on. It fails with
+// [ErrState] when one of them was pushed or none of them was put.
+func (f *Front[S]) Rewind(to uint32) error {
+	if int32(to-f.state.Published) < 0 || int32(f.state.ReqProd-to) < 0 {
+		return fmt.Errorf("%w: rewind to %d: %+v", ErrState, to, *f.state)
+	}
+	f.state.ReqProd = to
+	return nil
 }
 
 // Size is the number of slots.

@@ -46,6 +46,9 @@ const (
 // nothing any more.
 var ErrOverflow = errors.New("ring: producer index out of range")
 
+// ErrState says that a frontend's private half contradicts itself, or the ring.
+var ErrState = errors.New("ring: private state out of range")
+
 // Slot is the raw bytes of one ring entry: the larger of request and response.
 type Slot interface {
 	~[8]byte | ~[12]byte | ~[16]byte
