@@ -1,6 +1,7 @@
 package netfront
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 const (
@@ -31,6 +33,12 @@ type Config struct {
 	Queues     int      // queue pairs at most; 0: one for each processor, at most 8
 	Features   Features // what may be negotiated
 	Logger     *zap.Logger
+
+	// Locate says which number the vif has now, before each connection and whenever
+	// the guest's vifs change while it is waited for: one that is attached again can
+	// have another. With [ErrNoVif] it is waited for; any other error is tried again,
+	// as a connection that failed is. Nil: it is always DevID.
+	Locate func(ctx context.Context, s xen.Store) (devid int, err error)
 }
 
 // Validate checks the values that can be checked without a vif.

@@ -23,12 +23,13 @@ var (
 // connection makes one connection and serves it to its end. The cause is the error;
 // nothing of the connection is left when it returns.
 func (d *Device) connection(ctx context.Context) error {
-	a, err := findVif(ctx, d.guest.Store, d.cfg.DevID)
+	a, err := d.find(ctx)
 	if errors.Is(err, ErrNoVif) {
 		if err := d.awaitVif(ctx); err != nil {
 			return err
 		}
-		a, err = findVif(ctx, d.guest.Store, d.cfg.DevID)
+		d.attached = true
+		a, err = d.find(ctx)
 	}
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func (d *Device) awaitVif(ctx context.Context) error {
 	defer w.Close()
 	d.log.Info("waiting for the vif to be attached")
 	for {
-		if _, err := findVif(ctx, d.guest.Store, d.cfg.DevID); !errors.Is(err, ErrNoVif) {
+		if _, err := d.find(ctx); !errors.Is(err, ErrNoVif) {
 			return err
 		}
 		select {

@@ -39,6 +39,8 @@ type Device struct {
 	id    identity
 	mtu   int // that the TAP was given last
 
+	attached bool // the vif was waited for, and came; Run's goroutine's
+
 	mu   sync.Mutex
 	view view // what Status shows; written by Run's goroutine
 }
@@ -109,6 +111,7 @@ func (d *Device) Run(ctx context.Context) error {
 	backoff := backoffMin
 	for ctx.Err() == nil {
 		began := time.Now()
+		d.attached = false
 		err := d.connection(ctx)
 		if ctx.Err() != nil {
 			break
@@ -120,7 +123,9 @@ func (d *Device) Run(ctx context.Context) error {
 			d.setState(netif.StateClosed, err)
 			return fmt.Errorf("vif %d: %w", d.cfg.DevID, err)
 		}
-		if time.Since(began) > lasting {
+		// To detach and attach a vif is the toolstack's doing: no sign of a backend that
+		// cannot keep a connection.
+		if time.Since(began) > lasting || d.attached {
 			backoff = backoffMin
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)

@@ -76,17 +76,12 @@ type identity struct {
 // the backend's.
 func readIdentity(ctx context.Context, s xenstore.Operations, a address) (identity, error) {
 	var id identity
-	v, err := readEither(ctx, s, a, netif.KeyMAC)
-	if err != nil {
+	var err error
+	if id.mac, err = readMAC(ctx, s, a); err != nil {
 		return id, err
 	}
-	if v == "" {
-		return id, fmt.Errorf("%s/%s is missing, and so is the backend's: the toolstack gave the vif no address", a.dir, netif.KeyMAC)
-	}
-	if id.mac, err = net.ParseMAC(v); err != nil || len(id.mac) != 6 || id.mac[0]&1 != 0 {
-		return id, fmt.Errorf("%s/%s is %q, want a unicast Ethernet address", a.dir, netif.KeyMAC, v)
-	}
-	if v, err = readEither(ctx, s, a, netif.KeyMTU); err != nil {
+	v, err := readEither(ctx, s, a, netif.KeyMTU)
+	if err != nil {
 		return id, err
 	}
 	if v != "" {

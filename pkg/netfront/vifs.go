@@ -1,0 +1,82 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+)
+
+// Vif is a network interface that the toolstack has given to this guest.
+type Vif struct {
+	DevID int
+	MAC   net.HardwareAddr // nil if the toolstack has not said it, or nothing that is one
+}
+
+// Vifs returns the vifs that the guest has, by number: those whose backend is known,
+// since a directory without that is being made or removed.
+func Vifs(ctx context.Context, s xen.Store) ([]Vif, error) {
+	ids, err := ListVifs(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(ids)
+	var vifs []Vif
+	for _, devid := range ids {
+		a, err := findVif(ctx, s, devid)
+		if errors.Is(err, ErrNoVif) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		mac, err := readMAC(ctx, s, a)
+		if err != nil && !errors.Is(err, errIdentity) {
+			return nil, err
+		}
+		vifs = append(vifs, Vif{DevID: devid, MAC: mac})
+	}
+	return vifs, nil
+}
+
+// errIdentity says that the toolstack has given a vif no address, or none that is one.
+var errIdentity = errors.New("no usable MAC address")
+
+// readMAC reads the vif's address, from our directory or else from the backend's.
+func readMAC(ctx context.Context, s xenstore.Operations, a address) (net.HardwareAddr, error) {
+	v, err := readEither(ctx, s, a, netif.KeyMAC)
+	if err != nil {
+		return nil, err
+	}
+	if v == "" {
+		return nil, fmt.Errorf("%w: %s/%s is missing, and so is the backend's", errIdentity, a.dir, netif.KeyMAC)
+	}
+	mac, err := net.ParseMAC(v)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return nil, fmt.Errorf("%w: %s/%s is %q, want a unicast Ethernet address", errIdentity, a.dir, netif.KeyMAC, v)
+	}
+	return mac, nil
+}
+
+// find reads where the vif is now, by the number that Locate says it has.
+func (d *Device) find(ctx context.Context) (address, error) {
+	devid := d.cfg.DevID
+	if d.cfg.Locate != nil {
+		var err error
+		if devid, err = d.cfg.Locate(ctx, d.guest.Store); err != nil {
+			return address{}, err
+		}
+	}
+	if devid != d.cfg.DevID {
+		d.log.Info("the vif has another number now", zap.Int("number", devid))
+		d.update(func(*view) { d.cfg.DevID = devid }) // Status reads it
+	}
+	return findVif(ctx, d.guest.Store, devid)
+}
