@@ -26,8 +26,10 @@ type cli struct {
 	Run         runCmd         `cmd:"" help:"Serve vifs until SIGTERM or SIGINT."`
 	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
 	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
+	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
 	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
+	Attribute   attributeCmd   `cmd:"" name:"store-attribute" hidden:"" help:"Write an attribute of sysfs."`
 	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
 }
 

@@ -18,7 +18,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		line string
 	}{
-		{"no command", nil, `expected one of "run", "check", "status", "demo", "version"; see xnetfrontd --help`},
+		{"no command", nil, `expected one of "run", "check", "status", "release", "demo", ...; see xnetfrontd --help`},
 		{"unknown command", []string{"start"}, "unexpected argument start; see xnetfrontd --help"},
 		{"unknown flag", []string{"run", "--foo"}, "unknown flag --foo; see xnetfrontd --help"},
 		{"not a number", []string{"run", "--vif", "eth0"}, `--vif: expected a valid 64 bit int but got "eth0"; see xnetfrontd --help`},
