@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 )
 
 // Exit codes.
@@ -27,6 +28,7 @@ type cli struct {
 	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
 	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
+	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts."`
 	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 	Attribute   attributeCmd   `cmd:"" name:"store-attribute" hidden:"" help:"Write an attribute of sysfs."`
@@ -65,6 +67,7 @@ func execute(args []string, s streams) int {
 		kong.Writers(s.out, s.err),
 		kong.Vars{
 			"control":          config.DefaultControl,
+			"hold_socket":      hold.DefaultSocket,
 			"backend_features": strings.Join(backendFeatureNames(), ", "),
 		},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/internal/hold"
+)
+
+type holdCmd struct {
+	Socket    string        `default:"${hold_socket}" placeholder:"PATH" help:"Where to listen, unless systemd passes a socket (default: ${default})."`
+	AllowUID  []int         `name:"allow-uid" placeholder:"UID" help:"User who may connect besides root and the holder's own."`
+	LogLevel  string        `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (default: ${default})."`
+	LogFormat string        `default:"auto" placeholder:"FORMAT" help:"auto, console or json (default: ${default}: console on a terminal, else json)."`
+	Linger    time.Duration `hidden:"" help:"End after so long with nothing held and no client."`
+	Detach    bool          `hidden:"" help:"Go on as nobody's child, and say \"ready\" on standard output."`
+	Detached  bool          `hidden:"" help:"Be what --detach started."`
+}
+
+func (c *holdCmd) Help() string {
+	return `Keeps the daemon's file descriptors, so that the next daemon goes on where the last
+one ended: after a restart, an upgrade, or a crash. It touches none of them.
+A stop (SIGTERM, SIGINT) ends it only when it holds nothing, which is so after the
+daemon was stopped. What is parked in it, after the guest was restored from a save, it
+holds until the guest is off: letting go of that crashes the guest's kernel.`
+}
+
+func (c *holdCmd) Run(streams) error {
+	for _, uid := range c.AllowUID {
+		if uid < 0 {
+			return usagef("--allow-uid %d: expected a number of a user", uid)
+		}
+	}
+	if c.Linger < 0 {
+		return usagef("--linger %s: expected 0 or more", c.Linger)
+	}
+	if c.Detach {
+		return hold.Detach(append(slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool { return arg == "--detach" }), "--detached"))
+	}
+	if err := hold.Rename(); err != nil {
+		return err
+	}
+	log, err := newLogger(config.Log{Level: c.LogLevel, Format: c.LogFormat})
+	if err != nil {
+		return usageError{err}
+	}
+	defer func() { _ = log.Sync() }() // fails on terminals and pipes, with nothing lost
+	var ready io.WriteCloser
+	if c.Detached {
+		ready = detachedOutput{os.Stdout}
+	}
+	return hold.Run(hold.RunOptions{Socket: c.Socket, AllowUIDs: c.AllowUID, Linger: c.Linger, Ready: ready, Log: log})
+}
+
+// detachedOutput is a standard output that is given up by closing it.
+type detachedOutput struct{ *os.File }
+
+// Close leaves the descriptor open on /dev/null: nothing else may get that number.
+func (o detachedOutput) Close() error {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Dup3(int(null.Fd()), int(o.Fd()), 0), null.Close())
+}
