@@ -17,6 +17,8 @@ type Command struct {
 	// and to Stdout and Stderr of Process never. Without it the command's process
 	// group is killed with the connection, or with the context.
 	Detached string
+
+	notify bool // report READY=1, see Process.ready
 }
 
 // Result is how a command ended.

@@ -22,8 +22,8 @@ const (
 	Dom0IPv6 = "fd77::1"
 	// AgentPath and DaemonPath are where every guest has the agent, with its traffic
 	// tools, and the daemon.
-	AgentPath  = "/xenlab/agent"
-	DaemonPath = "/xenlab/xnetfrontd"
+	AgentPath  = "/lab/agent"
+	DaemonPath = "/lab/xnetfrontd"
 	// SharePath is where dom0 sees the folder Options.RunDir/share. It is slow: write
 	// results there, read nothing large from it.
 	SharePath = "/share"
