@@ -73,6 +73,10 @@ func (t *Tag) AdoptSlab(pages xen.Pages) (*Slab, error) {
 // read-only.
 func (s *Slab) Bytes() []byte { return s.mem }
 
+// Granted is the pages themselves, for whoever hands them to another process. They
+// stay the slab's.
+func (s *Slab) Granted() xen.Pages { return s.pages }
+
 // Pages is the number of pages.
 func (s *Slab) Pages() int { return len(s.use) }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 
 	"go.uber.org/zap"
 
@@ -33,6 +34,13 @@ type Config struct {
 	Queues     int      // queue pairs at most; 0: one for each processor, at most 8
 	Features   Features // what may be negotiated
 	Logger     *zap.Logger
+
+	// Holder keeps what the next process needs to go on with the TAP and the rings.
+	// Nil: every process begins anew.
+	Holder Holder
+	// HoldKey names the vif to the holder, the same in every process; empty: its
+	// number.
+	HoldKey string
 
 	// Locate says which number the vif has now, before each connection and whenever
 	// the guest's vifs change while it is waited for: one that is attached again can
@@ -63,6 +71,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Queues == 0 {
 		c.Queues = min(defaultMaxQueues, runtime.NumCPU())
+	}
+	if c.HoldKey == "" {
+		c.HoldKey = "vif/" + strconv.Itoa(c.DevID)
 	}
 	if c.Logger == nil {
 		return c, errors.New("no logger")

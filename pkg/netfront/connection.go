@@ -23,6 +23,9 @@ var (
 // connection makes one connection and serves it to its end. The cause is the error;
 // nothing of the connection is left when it returns.
 func (d *Device) connection(ctx context.Context) error {
+	if done, err := d.takeOver(ctx); done {
+		return err
+	}
 	a, err := d.find(ctx)
 	if errors.Is(err, ErrNoVif) {
 		if err := d.awaitVif(ctx); err != nil {
@@ -41,7 +44,7 @@ func (d *Device) connection(ctx context.Context) error {
 	}
 	defer b.close()
 	if err := b.reset(ctx); err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !leaving(ctx) {
 			d.leave(b)
 		}
 		return err
@@ -54,13 +57,13 @@ func (d *Device) connection(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pairs, err := d.makePairs(&agreed, b.domid)
+	s, err := d.makeSession(&agreed, b.address)
 	if err != nil {
 		return err
 	}
-	d.setPairs(pairs, agreed)
-	err = d.serve(ctx, b, agreed, o.multiQueue, pairs)
-	return errors.Join(err, d.disconnect(b, pairs))
+	d.setPairs(s.pairs, agreed)
+	err = d.serve(ctx, b, agreed, o.multiQueue, s)
+	return errors.Join(err, d.end(ctx, b, s))
 }
 
 // awaitVif waits until the toolstack attaches the vif.
@@ -86,9 +89,9 @@ func (d *Device) awaitVif(ctx context.Context) error {
 	}
 }
 
-// makePairs fits the queues into the grant budget and makes them. Agreed is reduced
+// makeSession fits the queues into the grant budget and makes them. Agreed is reduced
 // to what came of it.
-func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error) {
+func (d *Device) makeSession(agreed *agreement, a address) (*session, error) {
 	limit, err := raise(d.guest.Grants, agreed.queues)
 	if err != nil {
 		return nil, err
@@ -98,7 +101,7 @@ func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error
 		if err != nil {
 			return nil, err
 		}
-		pairs, err := d.tryPairs(b, agreed, backend)
+		s, err := d.trySession(b, agreed, a)
 		if err == nil {
 			if b.Reduced {
 				agreed.missing["full_rings"] = fmt.Sprintf("%d pages needed, %d can be granted", b.Needed, limit)
@@ -107,7 +110,7 @@ func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error
 					zap.Int("queues", b.Queues), zap.Int("buffers", b.Maps))
 			}
 			agreed.queues = b.Queues
-			return pairs, nil
+			return s, nil
 		}
 		if !errors.Is(err, xen.ErrGrantLimit) {
 			return nil, err
@@ -122,35 +125,37 @@ func (d *Device) makePairs(agreed *agreement, backend xen.DomID) ([]*pair, error
 	}
 }
 
-// tryPairs makes b.Queues pairs, or none.
-func (d *Device) tryPairs(b Budget, agreed *agreement, backend xen.DomID) (pairs []*pair, err error) {
-	defer func() {
-		if err != nil {
-			for _, p := range pairs {
-				err = errors.Join(err, p.close())
-			}
-			pairs = nil
-		}
-	}()
-	queues, err := d.link.SetQueues(b.Queues)
+// trySession makes b.Queues pairs, or none.
+func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session, err error) {
+	queues, err := d.setQueues(b.Queues)
 	if err != nil {
 		return nil, err
 	}
 	if err := d.configureLink(agreed.Features); err != nil {
 		return nil, err
 	}
+	s = &session{nonce: newNonce(), marker: markerPath(a.dir)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+			s = nil
+		}
+	}()
+	if s.file, err = newStateFile(len(queues)); err != nil {
+		return s, err
+	}
 	c := pairConfig{
-		guest: d.guest, backend: backend, features: agreed.Features, maps: b.Maps,
+		guest: d.guest, backend: a.domid, features: agreed.Features, maps: b.Maps,
 		oneWorker: runtime.GOMAXPROCS(0) == 1,
 	}
 	for i, q := range queues {
-		p, err := newPair(c, i, q)
+		p, err := newPair(c, i, q, s.file.memory(i))
 		if err != nil {
-			return pairs, err
+			return s, err
 		}
-		pairs = append(pairs, p)
+		s.pairs = append(s.pairs, p)
 	}
-	return pairs, nil
+	return s, nil
 }
 
 // configureLink gives the TAP the offloads and the MTU that the connection can
@@ -182,12 +187,13 @@ func (d *Device) configureLink(f Features) error {
 
 // serve publishes the rings, waits for the backend to connect, and carries frames
 // until something ends the connection.
-func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue bool, pairs []*pair) error {
-	if err := publish(ctx, b.store, b.dir, agreed, multiQueue, pairs); err != nil {
+func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue bool, s *session) error {
+	d.hold(b.address, agreed, s)
+	if err := publish(ctx, b.store, b.dir, agreed, multiQueue, s); err != nil {
 		return err
 	}
+	crashPoint(crashPublished)
 	// The rx buffers are on the rings before the backend looks at them.
-	failed := make(chan error, 2*len(pairs))
 	if err := b.setState(ctx, netif.StateConnected); err != nil {
 		return err
 	}
@@ -199,15 +205,13 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if st != netif.StateConnected {
 		return fmt.Errorf("%w: it went to %v instead of Connected", errBackendClosed, st)
 	}
-	for _, p := range pairs {
-		p.start(func(err error) { failed <- err })
-	}
-	if err := d.connected(pairs); err != nil {
+	failed := s.start()
+	if err := d.connected(s.pairs); err != nil {
 		return err
 	}
-	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(pairs)),
+	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(s.pairs)),
 		zap.Any("features", agreed.Features))
-	return d.monitor(ctx, b, pairs, failed)
+	return d.monitor(ctx, b, s.pairs, failed, true)
 }
 
 // connected turns the carrier on and announces the guest's addresses.
@@ -226,19 +230,21 @@ func (d *Device) connected(pairs []*pair) error {
 	return nil
 }
 
-// disconnect ends a connection: no frame is lost that the backend has, none is sent
-// any more, everything is freed.
-func (d *Device) disconnect(b *bus, pairs []*pair) error {
-	err := d.link.SetCarrier(false)
-	for _, p := range pairs {
-		p.stop()
+// end ends a connection: if a process goes on with it, by leaving it alone, else for
+// good: no frame is lost that the backend has, none is sent any more, everything is
+// freed.
+func (d *Device) end(ctx context.Context, b *bus, s *session) error {
+	if leaving(ctx) && s.held {
+		d.setPairs(nil, agreement{})
+		err := s.detach()
+		d.log.Info("left to the next process")
+		return err
 	}
+	err := d.link.SetCarrier(false)
+	s.stop()
 	d.setPairs(nil, agreement{})
 	d.leave(b)
-	for _, p := range pairs {
-		err = errors.Join(err, p.close())
-	}
-	return err
+	return errors.Join(err, d.drop(s))
 }
 
 // leave walks the vif to Closed, as far as the backend goes along, and from there to

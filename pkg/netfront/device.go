@@ -39,6 +39,9 @@ type Device struct {
 	id    identity
 	mtu   int // that the TAP was given last
 
+	left     *legacy // by another process; nil once it was looked at
+	leftLink bool    // the TAP goes to the next process
+
 	attached bool // the vif was waited for, and came; Run's goroutine's
 
 	mu   sync.Mutex
@@ -46,7 +49,7 @@ type Device struct {
 }
 
 // Open finds the vif in xenstore and creates its TAP, with the vif's address and
-// MTU, up and without carrier. It does not wait for a backend: a guest must boot
+// MTU, up and without carrier; or takes over the one that the Holder has, as it is. It does not wait for a backend: a guest must boot
 // when its driver domain is down. It fails with [ErrNoVif] if the toolstack gave the
 // guest no such vif. After an error nothing is left.
 func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
@@ -65,12 +68,12 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	cfg.MTU = cfg.mtu(id)
-	link, err := newLink(cfg, id)
-	if err != nil {
+	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU}
+	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
+	if err := d.openLink(); err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, guest: guest, link: link, id: id, mtu: cfg.MTU}
-	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID), zap.String("tap", link.Name()))
+	d.log = d.log.With(zap.String("tap", d.link.Name()))
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
 	return d, nil
 }
@@ -97,15 +100,25 @@ func newLink(cfg Config, id identity) (*tap.Device, error) {
 // Name is the TAP's name.
 func (d *Device) Name() string { return d.link.Name() }
 
-// Close removes the TAP. Run must have returned, or not been called.
-func (d *Device) Close() error { return d.link.Close() }
+// Close removes the TAP, unless Run left it to the next process. Run must have
+// returned, or not been called.
+func (d *Device) Close() error {
+	err := d.left.close()
+	d.left = nil
+	if d.leftLink {
+		return errors.Join(err, d.link.Release())
+	}
+	return errors.Join(err, d.forget(keyTAP), d.link.Close())
+}
 
 // Run connects to the backend and carries frames until ctx ends, then closes the vif
 // and leaves it free for another frontend, with every grant and event channel freed,
 // and returns nil. Whatever
 // ends a connection before that (a backend that goes away, restarts or breaks the
 // protocol, a vif that is detached) leads to the next one, at growing intervals;
-// the TAP stays. It returns an error only if xenstore is lost, or the TAP: somebody
+// the TAP stays. With [ErrLeave] as the cause of ctx's end, and a Holder, everything is
+// left as it is for the next process; and the first connection is that of the process
+// before, if the holder has it. It returns an error only if xenstore is lost, or the TAP: somebody
 // else has removed it.
 func (d *Device) Run(ctx context.Context) error {
 	backoff := backoffMin
@@ -136,6 +149,10 @@ func (d *Device) Run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		backoff = min(2*backoff, backoffMax)
+	}
+	if leaving(ctx) && d.cfg.Holder != nil {
+		d.leftLink = true
+		return nil
 	}
 	d.setState(netif.StateClosed, errors.New("stopped"))
 	return nil

@@ -97,7 +97,16 @@ func TestPairThatCannotBeMadeLeavesNothing(t *testing.T) {
 		steps++
 		f := &failing{Grants: guest.Grants, left: steps}
 		c := pairConfig{guest: &xen.Guest{Grants: f, Events: failingEvents{guest.Events, f}}, features: AllFeatures(), maps: fullMaps}
-		p, err := newPair(c, 0, queues[0])
+		file, err := newStateFile(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := newPair(c, 0, queues[0], file.memory(0))
+		if err == nil {
+			defer file.close()
+		} else if err := file.close(); err != nil {
+			t.Fatal(err)
+		}
 		if err == nil {
 			if err := p.close(); err != nil {
 				t.Fatal(err)

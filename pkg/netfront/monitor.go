@@ -20,11 +20,12 @@ const firstLook = time.Second
 const maxRebinds = 16
 
 // monitor waits for the end of a connection, and sees the backend through a rebind.
-func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error) error {
+// Attached says whether the backend is Connected now.
+func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached bool) error {
 	look := time.NewTicker(firstLook)
 	defer look.Stop()
 	fresh := newFreshness(pairs)
-	attached, rebinds := true, 0
+	rebinds := 0
 	for {
 		select {
 		case <-ctx.Done():

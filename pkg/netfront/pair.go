@@ -31,73 +31,164 @@ type pairConfig struct {
 	oneWorker bool // one goroutine for both directions, though channels are split
 }
 
+// workers is how many workers, and so event files, a pair has.
+func (c pairConfig) workers() int {
+	if c.features.SplitChannels && !c.oneWorker {
+		return 2
+	}
+	return 1
+}
+
+// pairMemory is where a pair keeps what the next process needs of it.
+type pairMemory struct {
+	record *pairRecord
+	tx     txMemory
+	rx     *rxState
+}
+
 // newPair grants what queue number needs, binds its event channels and makes its
 // workers, which do not run yet. After an error nothing is left.
-func newPair(c pairConfig, number int, q *tap.Queue) (p *pair, err error) {
-	p = &pair{number: number}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
-			p = nil
-		}
-	}()
-	if p.rings, err = c.guest.Grants.Alloc(c.backend, 2, true); err != nil {
-		return p, fmt.Errorf("grant ring pages: %w", err)
-	}
-	if p.reader, err = q.NewReader(txBatch); err != nil {
-		return p, fmt.Errorf("make TAP reader: %w", err)
-	}
-	if p.writer, err = q.NewWriter(rxBatch); err != nil {
-		return p, fmt.Errorf("make TAP writer: %w", err)
-	}
-	txWorker, err := newWorker(c.guest.Events)
+func newPair(c pairConfig, number int, q *tap.Queue, mem pairMemory) (*pair, error) {
+	p := &pair{number: number}
+	err := p.make(c, q, mem)
 	if err != nil {
-		return p, err
-	}
-	p.workers = append(p.workers, txWorker)
-	rxWorker := txWorker
-	if c.features.SplitChannels && !c.oneWorker {
-		if rxWorker, err = newWorker(c.guest.Events); err != nil {
-			return p, err
-		}
-		p.workers = append(p.workers, rxWorker)
-	}
-	txPort, txNotify, err := txWorker.bind(c.backend)
-	if err != nil {
-		return p, err
-	}
-	p.txPort, p.rxPort = txPort, txPort
-	rxNotify := txNotify
-	if c.features.SplitChannels {
-		if p.rxPort, rxNotify, err = rxWorker.bind(c.backend); err != nil {
-			return p, err
-		}
-	}
-	if err := p.makeQueues(c, txNotify, rxNotify); err != nil {
-		return p, err
-	}
-	txWorker.tx, rxWorker.rx = p.tx, p.rx
-	if err := txWorker.watchTAP(q.FD()); err != nil {
-		return p, fmt.Errorf("wait for the TAP: %w", err)
+		return nil, fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
 	}
 	return p, nil
 }
 
-// makeQueues makes the two state machines over the ring pages.
-func (p *pair) makeQueues(c pairConfig, txNotify, rxNotify func() error) error {
-	mem := p.rings.Bytes()
+func (p *pair) make(c pairConfig, q *tap.Queue, mem pairMemory) (err error) {
+	if p.rings, err = c.guest.Grants.Alloc(c.backend, 2, true); err != nil {
+		return fmt.Errorf("grant ring pages: %w", err)
+	}
+	mem.record.Rings.set(p.rings)
+	if err := p.attach(q); err != nil {
+		return err
+	}
+	for range c.workers() {
+		file, err := c.guest.Events.Open()
+		if err != nil {
+			return fmt.Errorf("open event channels: %w", err)
+		}
+		if err := p.addWorker(file); err != nil {
+			return err
+		}
+	}
+	if p.txPort, err = p.txWorker().bind(c.backend); err != nil {
+		return err
+	}
+	p.rxPort = p.txPort
+	if c.features.SplitChannels {
+		if p.rxPort, err = p.rxWorker().bind(c.backend); err != nil {
+			return err
+		}
+	}
+	mem.record.TxPort, mem.record.RxPort = uint32(p.txPort), uint32(p.rxPort)
+	ring := p.rings.Bytes()
 	tag, slab, err := newDMA(c.guest.Grants, c.backend, true, c.maps)
 	if err != nil {
 		return fmt.Errorf("tx: %w", err)
 	}
-	if p.tx, err = newTxQueue(mem[:xen.PageSize], tag, slab, p.reader, c.features, txNotify); err != nil {
+	mem.record.Tx.set(slab.Granted())
+	if p.tx, err = newTxQueue(mem.tx, ring[:xen.PageSize], tag, slab, p.reader, c.features, p.txWorker().notifier(p.txPort)); err != nil {
 		return errors.Join(err, closeDMA(nil, slab, tag))
 	}
 	if tag, slab, err = newDMA(c.guest.Grants, c.backend, false, c.maps); err != nil {
 		return fmt.Errorf("rx: %w", err)
 	}
-	if p.rx, err = newRxQueue(mem[xen.PageSize:], tag, slab, p.writer, rxNotify); err != nil {
+	mem.record.Rx.set(slab.Granted())
+	if p.rx, err = newRxQueue(mem.rx, ring[xen.PageSize:], tag, slab, p.writer, p.rxWorker().notifier(p.rxPort)); err != nil {
 		return errors.Join(err, closeDMA(nil, slab, tag))
+	}
+	return p.assign(q)
+}
+
+// adoptPair goes on with the pair that another process has left. Files are its event
+// files, tx's first; the pair has them from then on. After an error nothing is left in
+// this process, and the grants and ports stand.
+func adoptPair(c pairConfig, grants xen.Grants, files []xen.EventFile, number int, q *tap.Queue, mem pairMemory) (*pair, error) {
+	p := &pair{number: number}
+	for i, f := range files {
+		if err := p.addWorker(f); err != nil {
+			for _, f := range files[i+1:] {
+				err = errors.Join(err, f.Close())
+			}
+			return nil, fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
+		}
+	}
+	if err := p.adopt(c, grants, q, mem); err != nil {
+		return nil, fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
+	}
+	return p, nil
+}
+
+func (p *pair) adopt(c pairConfig, grants xen.Grants, q *tap.Queue, mem pairMemory) (err error) {
+	r := mem.record
+	if p.rings, err = grants.Remap(r.Rings.Index, r.Rings.refs()); err != nil {
+		return fmt.Errorf("map ring pages: %w", err)
+	}
+	if err := p.attach(q); err != nil {
+		return err
+	}
+	p.txPort, p.rxPort = xen.Port(r.TxPort), xen.Port(r.RxPort)
+	if err := p.txWorker().adopt(p.txPort); err != nil {
+		return err
+	}
+	if p.rxPort != p.txPort {
+		if err := p.rxWorker().adopt(p.rxPort); err != nil {
+			return err
+		}
+	}
+	ring := p.rings.Bytes()
+	tag, slab, err := adoptDMA(grants, c.backend, true, &r.Tx)
+	if err != nil {
+		return fmt.Errorf("tx: %w", err)
+	}
+	if p.tx, err = adoptTxQueue(mem.tx, ring[:xen.PageSize], tag, slab, p.reader, c.features, p.txWorker().notifier(p.txPort)); err != nil {
+		return errors.Join(err, closeDMA(nil, slab, tag))
+	}
+	if tag, slab, err = adoptDMA(grants, c.backend, false, &r.Rx); err != nil {
+		return fmt.Errorf("rx: %w", err)
+	}
+	if p.rx, err = adoptRxQueue(mem.rx, ring[xen.PageSize:], tag, slab, p.writer, p.rxWorker().notifier(p.rxPort)); err != nil {
+		return errors.Join(err, closeDMA(nil, slab, tag))
+	}
+	// What was published may not have been notified of.
+	for _, w := range p.workers {
+		w.tell(controlKick)
+	}
+	return p.assign(q)
+}
+
+// attach makes the ends of the TAP's queue.
+func (p *pair) attach(q *tap.Queue) (err error) {
+	if p.reader, err = q.NewReader(txBatch); err != nil {
+		return fmt.Errorf("make TAP reader: %w", err)
+	}
+	if p.writer, err = q.NewWriter(rxBatch); err != nil {
+		return fmt.Errorf("make TAP writer: %w", err)
+	}
+	return nil
+}
+
+// addWorker makes a worker on file, which belongs to it from then on.
+func (p *pair) addWorker(file xen.EventFile) error {
+	w, err := newWorker(file)
+	if err != nil {
+		return err
+	}
+	p.workers = append(p.workers, w)
+	return nil
+}
+
+func (p *pair) txWorker() *worker { return p.workers[0] }
+func (p *pair) rxWorker() *worker { return p.workers[len(p.workers)-1] }
+
+// assign gives the workers their queues.
+func (p *pair) assign(q *tap.Queue) error {
+	p.txWorker().tx, p.rxWorker().rx = p.tx, p.rx
+	if err := p.txWorker().watchTAP(q.FD()); err != nil {
+		return fmt.Errorf("wait for the TAP: %w", err)
 	}
 	return nil
 }
@@ -133,6 +224,15 @@ func (p *pair) close() error {
 	if p.rx != nil {
 		errs = append(errs, p.rx.close())
 	}
+	if p.rings != nil {
+		errs = append(errs, p.rings.Free())
+	}
+	return errors.Join(append(errs, p.detach())...)
+}
+
+// detach closes what belongs to this process alone.
+func (p *pair) detach() error {
+	var errs []error
 	for _, w := range p.workers {
 		errs = append(errs, w.close())
 	}
@@ -141,9 +241,6 @@ func (p *pair) close() error {
 	}
 	if p.writer != nil {
 		errs = append(errs, p.writer.Close())
-	}
-	if p.rings != nil {
-		errs = append(errs, p.rings.Free())
 	}
 	return errors.Join(errs...)
 }

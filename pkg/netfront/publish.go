@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -25,6 +26,20 @@ func (p *pair) ringKeys() map[string]string {
 		m[netif.KeyEventChannelRx] = strconv.FormatUint(uint64(p.rxPort), 10)
 	}
 	return m
+}
+
+// ringKeys are the nodes of all pairs, relative to the frontend's directory.
+func ringKeys(pairs []*pair) map[string]string {
+	if len(pairs) == 1 {
+		return pairs[0].ringKeys()
+	}
+	keys := make(map[string]string)
+	for i, p := range pairs {
+		for k, v := range p.ringKeys() {
+			keys[netif.QueueDir(i)+"/"+k] = v
+		}
+	}
+	return keys
 }
 
 // featureKeys are the nodes by which the frontend says what it takes. They are the
@@ -55,23 +70,13 @@ var allKeys = []string{
 
 // publish writes everything that the backend needs, in one transaction, and removes
 // what an earlier owner left.
-func publish(ctx context.Context, s updater, dir string, a agreement, multiQueue bool, pairs []*pair) error {
+func publish(ctx context.Context, st updater, dir string, a agreement, multiQueue bool, s *session) error {
 	keys := featureKeys(a.Features)
 	if multiQueue {
-		keys[netif.KeyNumQueues] = strconv.Itoa(len(pairs))
+		keys[netif.KeyNumQueues] = strconv.Itoa(len(s.pairs))
 	}
-	if len(pairs) == 1 {
-		for k, v := range pairs[0].ringKeys() {
-			keys[k] = v
-		}
-	} else {
-		for i, p := range pairs {
-			for k, v := range p.ringKeys() {
-				keys[netif.QueueDir(i)+"/"+k] = v
-			}
-		}
-	}
-	err := s.Update(ctx, func(tx xenstore.Operations) error {
+	maps.Copy(keys, ringKeys(s.pairs))
+	err := st.Update(ctx, func(tx xenstore.Operations) error {
 		if err := unpublish(ctx, tx, dir); err != nil {
 			return err
 		}
@@ -80,7 +85,7 @@ func publish(ctx context.Context, s updater, dir string, a agreement, multiQueue
 				return err
 			}
 		}
-		return nil
+		return s.mark(ctx, tx)
 	})
 	if err != nil {
 		return fmt.Errorf("publish rings: %w", err)

@@ -131,7 +131,7 @@ func startWorker(t *testing.T, events *fakeEvents, tx *TxQueue, rx *RxQueue) *wo
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := w.bind(0); err != nil {
+	if _, err := w.bind(0); err != nil {
 		t.Fatal(err)
 	}
 	w.tx, w.rx = tx, rx

@@ -1,6 +1,7 @@
 package netfront
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -32,15 +33,6 @@ const (
 // Write promises.
 type frameWriter interface {
 	Write(frames [][]unix.Iovec, res []int32) error
-}
-
-// rxState is the part of an RxQueue that the next process would need, without
-// pointers. An rx response belongs to the request at its own ring position,
-// whatever its id says, so that posted is the id table.
-type rxState struct {
-	ring   ring.FrontState
-	pool   busdma.PoolState
-	posted [busdma.MaxMaps]uint16 // map in each ring slot
 }
 
 // rxPart is one slot's data.
@@ -81,12 +73,45 @@ type RxQueue struct {
 // newRxQueue makes a queue whose ring lies in page and whose maps are slab's pages,
 // and fills the ring with them. The queue owns tag, slab and pool from
 // then on.
-func newRxQueue(page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
-	q := &RxQueue{state: new(rxState), tag: tag, slab: slab, out: out, notify: notify}
-	var err error
-	if q.ring, err = ring.NewFront[netif.RxSlot](page, &q.state.ring); err != nil {
-		return nil, fmt.Errorf("make rx ring: %w", err)
+func newRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
+	q, err := rxQueueOn(state, tag, slab, out, notify)
+	if err != nil {
+		return nil, err
 	}
+	if err := q.begin(page); err != nil {
+		return nil, errors.Join(err, unix.Munmap(q.heads))
+	}
+	return q, nil
+}
+
+// begin makes ring and pool.
+func (q *RxQueue) begin(page []byte) (err error) {
+	if q.ring, err = ring.NewFront[netif.RxSlot](page, &q.state.ring); err != nil {
+		return fmt.Errorf("make rx ring: %w", err)
+	}
+	if q.pool, err = busdma.NewPool(q.tag, q.slab, &q.state.pool); err != nil {
+		return fmt.Errorf("make rx pool: %w", err)
+	}
+	// Consecutive slots get consecutive pages, so that a frame's pages are mostly
+	// one piece of memory.
+	for range q.slab.Pages() {
+		m, ok := q.pool.Take()
+		if !ok {
+			break
+		}
+		if err := q.post(m); err != nil {
+			return err
+		}
+	}
+	q.ring.Push() // nobody to notify: the backend looks when it attaches
+	q.publish()
+	return nil
+}
+
+// rxQueueOn makes what is around ring and pool.
+func rxQueueOn(state *rxState, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
+	q := &RxQueue{state: state, tag: tag, slab: slab, out: out, notify: notify}
+	var err error
 	if q.heads, err = unix.Mmap(-1, 0, rxBatch*headRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		return nil, fmt.Errorf("map rx heads: %w", err)
 	}
@@ -95,23 +120,6 @@ func newRxQueue(page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter
 	q.lengths = make([]int, 0, rxBatch)
 	q.results = make([]int32, rxBatch)
 	q.parts = make([]rxPart, 0, rxSlots)
-	if q.pool, err = busdma.NewPool(tag, slab, &q.state.pool); err != nil {
-		unix.Munmap(q.heads)
-		return nil, fmt.Errorf("make rx pool: %w", err)
-	}
-	// Consecutive slots get consecutive pages, so that a frame's pages are mostly
-	// one piece of memory.
-	for range slab.Pages() {
-		m, ok := q.pool.Take()
-		if !ok {
-			break
-		}
-		if err := q.post(m); err != nil {
-			return nil, err
-		}
-	}
-	q.ring.Push() // nobody to notify: the backend looks when it attaches
-	q.publish()
 	return q, nil
 }
 
@@ -125,6 +133,7 @@ func (q *RxQueue) post(m *busdma.Map) error {
 		return fmt.Errorf("publish rx map: %w", err)
 	}
 	q.state.posted[q.ring.Produced()&(q.ring.Size()-1)] = uint16(m.Index())
+	crashPoint(crashRxPost)
 	slot := netif.RxRequest{ID: uint16(m.Index()), Ref: uint32(s.Ref)}.Slot()
 	q.ring.Put(&slot)
 	return nil
@@ -178,12 +187,21 @@ func (q *RxQueue) batch(waiting uint32) error {
 		}
 		total += f.length
 	}
+	if taken == 0 {
+		return nil
+	}
+	// Before the write: a frame that a process dies over is lost, and not handed in
+	// again by the next one.
+	first := q.ring.Consumed()
+	q.ring.Consume(taken)
+	crashPoint(crashRxConsume)
 	if len(q.frames) > 0 {
 		if err := q.write(); err != nil {
 			return err
 		}
 	}
-	return q.repost(taken)
+	crashPoint(crashRxWrite)
+	return q.repost(first, taken)
 }
 
 // write hands the gathered frames to the TAP. A frame that it refuses (the link is
@@ -203,13 +221,19 @@ func (q *RxQueue) write() error {
 	return nil
 }
 
-// repost takes n responses off the ring and posts their maps again, in ring order.
-func (q *RxQueue) repost(n uint32) error {
-	if n == 0 {
-		return nil
+// repost posts the maps of the n consumed responses from first on again, and publishes
+// them.
+func (q *RxQueue) repost(first, n uint32) error {
+	if err := q.repostMaps(first, n); err != nil {
+		return err
 	}
-	first := q.ring.Consumed()
-	q.ring.Consume(n)
+	q.add(cSlots, uint64(n))
+	crashPoint(crashRxRepost)
+	return q.push()
+}
+
+// repostMaps posts the maps in the n ring slots from first on again, in ring order.
+func (q *RxQueue) repostMaps(first, n uint32) error {
 	for i := range n {
 		m, ok := q.pool.At(int(q.state.posted[(first+i)&(q.ring.Size()-1)]))
 		if !ok {
@@ -222,12 +246,15 @@ func (q *RxQueue) repost(n uint32) error {
 			return err
 		}
 	}
-	q.add(cSlots, uint64(n))
-	return q.push()
+	return nil
 }
 
 // push publishes the requests and notifies the backend if it waits for them.
-func (q *RxQueue) push() error { return q.pushed(q.ring.Push(), q.notify) }
+func (q *RxQueue) push() error {
+	asked := q.ring.Push()
+	crashPoint(crashRxPublish)
+	return q.pushed(asked, q.notify)
+}
 
 // publish makes the queue's figures visible.
 func (q *RxQueue) publish() {
@@ -236,7 +263,9 @@ func (q *RxQueue) publish() {
 }
 
 // close ends the queue, like [TxQueue.close].
-func (q *RxQueue) close() error { return closeQueue(q.pool, q.slab, q.tag, q.heads) }
+func (q *RxQueue) close() error {
+	return errors.Join(closeQueue(q.pool, q.slab, q.tag), unix.Munmap(q.heads))
+}
 
 // head is the i-th private head.
 func (q *RxQueue) head(i int) []byte {

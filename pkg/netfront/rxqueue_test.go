@@ -28,7 +28,7 @@ func newRxRig(t testing.TB, maps int) *rxRig {
 	r := &rxRig{t: t, grants: newHeapGrants(), out: &sink{}}
 	tag, slab, page := testDMA(t, r.grants, false, maps)
 	var err error
-	if r.q, err = newRxQueue(page, tag, slab, r.out, func() error { return nil }); err != nil {
+	if r.q, err = newRxQueue(new(rxState), page, tag, slab, r.out, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if r.back, err = ring.AttachBack[netif.RxSlot](page); err != nil {

@@ -110,21 +110,22 @@ var errNoRoom = errors.New("no maps left")
 // When the maps do not suffice it is called again and passes over the segments that
 // are sent.
 func (q *TxQueue) sendSegments(f prepared) (done bool, err error) {
-	n := 0
+	n := uint16(0)
 	err = tap.Segment(f.frame, f.headers, f.gsoSize, q.segment, func(seg []byte) error {
-		if n++; n <= q.segmentsSent {
+		if n++; n <= q.hand.segments {
 			return nil
 		}
 		if len(seg) > q.maxFrame {
 			q.add(cDropTooBig, 1)
-			q.segmentsSent++
-			return nil
-		}
-		if !q.room(pages(len(seg))) {
+		} else if !q.room(pages(len(seg))) {
 			return errNoRoom
+		} else if err := q.copyOut(seg, txPlan{flags: netif.TxDataValidated}); err != nil {
+			return err
 		}
-		q.segmentsSent++
-		return q.copyOut(seg, txPlan{flags: netif.TxDataValidated})
+		hand := q.hand
+		hand.segments = n
+		q.commit(hand)
+		return nil
 	})
 	switch {
 	case errors.Is(err, errNoRoom):
@@ -149,7 +150,8 @@ func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) error {
 	}
 	q.guess(len(f.frame))
 	if f.cut {
-		q.next, q.filled, q.lens[0] = 0, 1, copy(q.bufs[0], buf)
+		q.state.lens[0] = uint32(copy(q.bufs[0], buf))
+		q.commit(txHand{filled: 1})
 		if err := q.pool.PutRun(run); err != nil {
 			return fmt.Errorf("tx run: %w", err)
 		}
@@ -169,6 +171,7 @@ func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) error {
 			return err
 		}
 	}
+	q.commit(q.hand)
 	q.count(len(f.frame), len(q.segs), f.plan)
 	return nil
 }
@@ -211,15 +214,16 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 			r.Flags |= netif.TxExtraInfo
 		}
 	}
+	slot := r.Slot()
+	q.put(&slot, r.ID)
+	// After the put: a map in flight is always one that a put slot names.
 	if err := q.tag.Publish(m); err != nil {
 		return fmt.Errorf("publish tx map: %w", err)
 	}
-	slot := r.Slot()
-	q.ring.Put(&slot)
 	if i == 0 && plan.gsoType != netif.GSONone {
 		extra := netif.NewGSO(plan.gsoSize, plan.gsoType).TxSlot()
-		q.ring.Put(&extra)
-		q.state.extras++
+		q.put(&extra, noMap)
+		q.extras++
 	}
 	return nil
 }

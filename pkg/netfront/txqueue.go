@@ -1,10 +1,9 @@
 package netfront
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
@@ -42,15 +41,6 @@ type frameReader interface {
 	Read(bufs [][]byte, n []int) (int, error)
 }
 
-// txState is the part of a TxQueue that the next process would need: indices and
-// map states, without pointers. A request's id is its map's index, so that the map
-// states are the id table.
-type txState struct {
-	ring   ring.FrontState
-	pool   busdma.PoolState
-	extras uint32 // extras published whose NULL response did not come yet
-}
-
 // TxQueue carries frames from the TAP to the tx ring. One goroutine owns it.
 //
 // Small frames are read in batches into private buffers and copied into maps: the
@@ -60,7 +50,8 @@ type txState struct {
 // copy, or a few maps for a moment.
 type TxQueue struct {
 	counters
-	state  *txState
+	mem    txMemory
+	state  *txState // mem's
 	ring   *ring.Front[netif.TxSlot]
 	tag    *busdma.Tag
 	slab   *busdma.Slab
@@ -76,52 +67,51 @@ type TxQueue struct {
 	// fresh connection.
 	requests atomic.Uint32
 
-	arena   []byte   // the private buffers' memory
-	bufs    [][]byte // txBatch buffers of frameRoom bytes
+	bufs    [][]byte // txBatch buffers of frameRoom bytes, mem's
 	lens    []int
 	one     [1][]byte // a run of maps as a read buffer
 	segs    []busdma.Segment
 	segment []byte // where one segment of a super-frame is made
 
-	next, filled int  // bufs[next:filled] were read and not sent yet
-	segmentsSent int  // of bufs[next], when it is cut here
-	inPlace      bool // read into maps
-	smallInRow   int  // small frames since the last super-frame, while inPlace
-	tapReady     bool // the TAP may have frames: no EAGAIN since it was readable
-	wanted       int  // maps that the queue waits for, 0 if for none
-	parked       bool // it asked for an event and can do nothing until responses come
+	hand       txHand // as in state, which the owner writes through commit
+	inPlace    bool   // read into maps
+	smallInRow int    // small frames since the last super-frame, while inPlace
+	extras     uint32 // extras put whose NULL response did not come yet
+	tapReady   bool   // the TAP may have frames: no EAGAIN since it was readable
+	wanted     int    // maps that the queue waits for, 0 if for none
+	parked     bool   // it asked for an event and can do nothing until responses come
 }
 
 // newTxQueue makes a queue whose ring lies in page and whose maps are slab's pages.
-// Slab must belong to tag. The queue owns tag, slab and pool from then on.
-func newTxQueue(page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*TxQueue, error) {
-	q := &TxQueue{state: new(txState), tag: tag, slab: slab, in: in, notify: notify}
+// Slab must belong to tag. The queue owns tag, slab, pool and mem from then on.
+func newTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*TxQueue, error) {
+	q := txQueueOn(mem, tag, slab, in, feat, notify)
+	var err error
+	if q.ring, err = ring.NewFront[netif.TxSlot](page, &q.state.ring); err != nil {
+		return nil, fmt.Errorf("make tx ring: %w", err)
+	}
+	if q.pool, err = busdma.NewPool(tag, slab, &q.state.pool); err != nil {
+		return nil, fmt.Errorf("make tx pool: %w", err)
+	}
+	q.publish()
+	return q, nil
+}
+
+// txQueueOn makes what is around ring and pool.
+func txQueueOn(mem txMemory, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) *TxQueue {
+	q := &TxQueue{mem: mem, state: mem.state, tag: tag, slab: slab, in: in, notify: notify}
 	q.offload = tap.TxFeatures{CsumIPv4: feat.Csum, CsumIPv6: feat.CsumIPv6, GSOTCPv4: feat.GSOv4, GSOTCPv6: feat.GSOv6}
 	q.maxFrame = netif.PageSize
 	if feat.SG {
 		q.maxFrame = netif.MaxTxSize
 	}
-	var err error
-	if q.ring, err = ring.NewFront[netif.TxSlot](page, &q.state.ring); err != nil {
-		return nil, fmt.Errorf("make tx ring: %w", err)
-	}
-	// Anonymous memory, and not the heap's: most of it is never touched.
-	q.arena, err = unix.Mmap(-1, 0, (txBatch+1)*frameRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return nil, fmt.Errorf("map tx buffers: %w", err)
-	}
 	for i := range txBatch {
-		q.bufs = append(q.bufs, q.arena[i*frameRoom:(i+1)*frameRoom:(i+1)*frameRoom])
+		q.bufs = append(q.bufs, mem.arena[i*frameRoom:(i+1)*frameRoom:(i+1)*frameRoom])
 	}
-	q.segment = q.arena[txBatch*frameRoom:]
+	q.segment = mem.arena[txBatch*frameRoom:]
 	q.lens = make([]int, txBatch)
 	q.segs = make([]busdma.Segment, 0, txRun)
-	if q.pool, err = busdma.NewPool(tag, slab, &q.state.pool); err != nil {
-		unix.Munmap(q.arena)
-		return nil, fmt.Errorf("make tx pool: %w", err)
-	}
-	q.publish()
-	return q, nil
+	return q
 }
 
 // service moves what can be moved: responses first, then frames, until the TAP is
@@ -139,7 +129,7 @@ func (q *TxQueue) service() (more bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		idle := !q.tapReady && q.next == q.filled
+		idle := !q.tapReady && q.hand.next == q.hand.filled
 		if idle || q.wanted > 0 || q.ring.Unpublished() >= txPublish {
 			if err := q.push(); err != nil {
 				return false, err
@@ -191,7 +181,9 @@ func (q *TxQueue) push() error {
 	if q.ring.Unpublished() == 0 {
 		return nil
 	}
-	return q.pushed(q.ring.Push(), q.notify)
+	asked := q.ring.Push()
+	crashPoint(crashTxPublish)
+	return q.pushed(asked, q.notify)
 }
 
 // reap takes the responses that are there. They come in any order, as late as the
@@ -204,10 +196,10 @@ func (q *TxQueue) reap() error {
 	for i := range n {
 		r := netif.ParseTxResponse(q.ring.Response(i))
 		if r.Status == netif.StatusNull {
-			if q.state.extras == 0 {
+			if q.extras == 0 {
 				return violation("tx response NULL without an extra")
 			}
-			q.state.extras--
+			q.extras--
 			continue
 		}
 		m, ok := q.pool.At(int(r.ID))
@@ -223,6 +215,7 @@ func (q *TxQueue) reap() error {
 		if err := q.pool.Put(m); err != nil {
 			return fmt.Errorf("tx map: %w", err)
 		}
+		crashPoint(crashTxRelease)
 		switch r.Status {
 		case netif.StatusOkay:
 		case netif.StatusDropped:
@@ -232,6 +225,7 @@ func (q *TxQueue) reap() error {
 		}
 	}
 	q.ring.Consume(n)
+	crashPoint(crashTxConsume)
 	return nil
 }
 
@@ -247,6 +241,7 @@ func (q *TxQueue) inject(frames [][]byte) error {
 		if err := q.copyOut(f, txPlan{}); err != nil {
 			return err
 		}
+		q.commit(q.hand)
 		q.add(cAnnounced, 1)
 	}
 	return q.push()
@@ -262,4 +257,6 @@ func (q *TxQueue) publish() {
 // close ends the queue. The connection must have ended before: what is in flight
 // is in nobody's hands but the kernel's, which keeps a page that the backend still
 // has mapped. Pages are freed, maps and tag destroyed.
-func (q *TxQueue) close() error { return closeQueue(q.pool, q.slab, q.tag, q.arena) }
+func (q *TxQueue) close() error {
+	return errors.Join(closeQueue(q.pool, q.slab, q.tag), q.mem.close())
+}

@@ -37,7 +37,11 @@ func newTxRig(t testing.TB, f Features, maps int) *txRig {
 	r := &txRig{t: t, grants: newHeapGrants(), in: &fifo{}}
 	tag, slab, page := testDMA(t, r.grants, true, maps)
 	var err error
-	if r.q, err = newTxQueue(page, tag, slab, r.in, f, func() error { r.notified++; return nil }); err != nil {
+	mem, err := newTxMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.q, err = newTxQueue(mem, page, tag, slab, r.in, f, func() error { r.notified++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if r.back, err = ring.AttachBack[netif.TxSlot](page); err != nil {

@@ -26,15 +26,18 @@ func (q *TxQueue) readBatch() error {
 	if err != nil {
 		return fmt.Errorf("read from the TAP: %w", err)
 	}
-	q.next, q.filled = 0, n
+	crashPoint(crashTxRead)
 	q.tapReady = n == limit
-	for _, l := range q.lens[:n] {
+	for i, l := range q.lens[:n] {
+		q.state.lens[i] = uint32(l)
 		// Without feature-sg it is too big, and the next one must not begin behind a
 		// virtio header: it would need a second slot.
 		if l > superFrame+tap.VirtioHeaderSize && q.maxFrame > superFrame {
 			q.inPlace, q.smallInRow = true, 0
 		}
 	}
+	q.commit(txHand{filled: uint8(n)})
+	crashPoint(crashTxHand)
 	_, err = q.sendPending()
 	return err
 }
@@ -42,13 +45,12 @@ func (q *TxQueue) readBatch() error {
 // sendPending sends the frames that wait in private buffers, in order. It returns
 // false when it had to stop for want of maps.
 func (q *TxQueue) sendPending() (sent bool, err error) {
-	for q.next < q.filled {
-		done, err := q.sendCopy(q.bufs[q.next][:q.lens[q.next]])
+	for q.hand.next < q.hand.filled {
+		done, err := q.sendCopy(q.bufs[q.hand.next][:q.state.lens[q.hand.next]])
 		if err != nil || !done {
 			return false, err
 		}
-		q.next++
-		q.segmentsSent = 0
+		q.commit(txHand{next: q.hand.next + 1, filled: q.hand.filled})
 	}
 	return true, nil
 }

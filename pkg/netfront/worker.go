@@ -1,6 +1,7 @@
 package netfront
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -48,42 +49,51 @@ const (
 	controlKick // notify the backend and look at everything, whatever the events say
 )
 
-// newWorker makes a worker without a queue, with an event file of its own.
-func newWorker(events xen.Events) (*worker, error) {
-	file, err := events.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open event channels: %w", err)
-	}
+// newWorker makes a worker without a queue, which has file from then on, even after an
+// error.
+func newWorker(file xen.EventFile) (*worker, error) {
 	poll, err := newPoller()
 	if err != nil {
-		file.Close()
-		return nil, err
+		return nil, errors.Join(err, file.Close())
 	}
 	// The spare port is for events.Read, which gives the descriptor's readiness back
 	// only if it has room: a port that stays masked for a storm's pause must not keep
 	// the poller from sleeping.
 	w := &worker{poll: poll, events: file, ports: make([]xen.Port, 1), done: make(chan struct{})}
 	if err := poll.add(file.FD(), readyPort, 0); err != nil {
-		w.close()
-		return nil, fmt.Errorf("wait for event channels: %w", err)
+		return nil, errors.Join(fmt.Errorf("wait for event channels: %w", err), w.close())
 	}
 	return w, nil
 }
 
-// bind allocates an event channel for the backend and returns its port with the
-// function that notifies it.
-func (w *worker) bind(backend xen.DomID) (xen.Port, func() error, error) {
+// bind allocates an event channel for the backend.
+func (w *worker) bind(backend xen.DomID) (xen.Port, error) {
 	port, err := w.events.Bind(backend)
 	if err != nil {
-		return 0, nil, fmt.Errorf("bind event channel: %w", err)
+		return 0, fmt.Errorf("bind event channel: %w", err)
 	}
 	w.ports = append(w.ports, 0) // room to read one more
-	return port, func() error {
+	return port, nil
+}
+
+// adopt takes over an event channel of the worker's file. It is written back once: one
+// that was delivered to a process which died over it stays masked otherwise.
+func (w *worker) adopt(port xen.Port) error {
+	if err := w.events.Unmask(port); err != nil {
+		return fmt.Errorf("adopt event channel: %w", err)
+	}
+	w.ports = append(w.ports, 0)
+	return nil
+}
+
+// notifier is the function that raises an event at the other end of port.
+func (w *worker) notifier(port xen.Port) func() error {
+	return func() error {
 		if err := w.events.Notify(port); err != nil {
 			return fmt.Errorf("notify the backend: %w", err)
 		}
 		return nil
-	}, nil
+	}
 }
 
 // watchTAP makes the worker wait for frames from the TAP. Edge-triggered: the queue
@@ -130,6 +140,7 @@ func (w *worker) run() error {
 			}
 			w.pending += n
 			event = n > 0
+			crashPoint(crashEventRead)
 		}
 		worked, m, err := w.service(ready)
 		more = m
@@ -213,6 +224,7 @@ func (w *worker) writeBack(event, worked bool, ready readiness) error {
 		if err := w.events.Unmask(p); err != nil {
 			return fmt.Errorf("unmask event channel: %w", err)
 		}
+		crashPoint(crashEventWritten)
 	}
 	w.pending = 0
 	return nil

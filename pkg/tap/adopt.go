@@ -16,6 +16,18 @@ func (d *Device) KeeperFD() int {
 	return d.keeper
 }
 
+// QueueFDs are the descriptors of the worker queues, in their order, as KeeperFD is the
+// keeper's.
+func (d *Device) QueueFDs() []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fds := make([]int, len(d.queues))
+	for i, q := range d.queues {
+		fds[i] = q.fd
+	}
+	return fds
+}
+
 // Adopt takes over a link made by [Create], perhaps in another process, from its
 // descriptors: the keeper queue's and those of its worker queues, in their order. No
 // frame is lost and nothing of the link changes; its carrier stays what it is, and

@@ -254,8 +254,9 @@ func (g *Gntalloc) RaiseLimit(n int) error {
 }
 
 // Close implements [Grants]. It unmaps what was not freed, since a page's grant lasts
-// as long as a mapping of it: nobody may touch any of the pages from here on. A second
-// Close does nothing.
+// as long as a mapping of it: nobody may touch any of the pages from here on. The driver
+// ends the grants with the last descriptor (gntalloc_release). A second Close does
+// nothing.
 func (g *Gntalloc) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -264,8 +265,13 @@ func (g *Gntalloc) Close() error {
 	}
 	var errs error
 	for p := range g.live {
-		errs = errors.Join(errs, p.free())
+		mem := p.mem
+		p.mem = nil
+		if err := unix.Munmap(mem); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("unmap %d granted pages: %w", len(p.refs), err))
+		}
 	}
+	clear(g.live)
 	fd := g.fd
 	g.fd = -1
 	if err := unix.Close(fd); err != nil {

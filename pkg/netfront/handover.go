@@ -1,0 +1,387 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+// Holder keeps descriptors while no process uses them, in bundles with a key and a
+// label. It is another process, so that it outlives this one however that ends.
+// A call that fails because the holder is away is made up for when it is back.
+type Holder interface {
+	// Put keeps duplicates of files, in the place of what key had.
+	Put(key, label string, files []HeldFile) error
+	// Get returns duplicates, which the caller owns. It fails with [fs.ErrNotExist] if
+	// there is nothing under key.
+	Get(key string) (label string, files []HeldFile, err error)
+	// Drop closes the holder's descriptors under key. Nothing there is no error.
+	Drop(key string) error
+	// Park keeps the bundle for ever, and frees its key. From then on the descriptors
+	// stay open somewhere, whatever the error.
+	Park(key string) error
+}
+
+// HeldFile is one descriptor of a bundle.
+type HeldFile struct {
+	Name string
+	FD   int
+}
+
+// Bundles of a vif, behind its key. The label of the events is their session's marker,
+// path and value, for a process that cannot read the state.
+const (
+	keyTAP        = "/tap"        // "keeper" and "queue-<n>"
+	keyConnection = "/connection" // "state" and "grants"
+	keyEvents     = "/events"     // "events-<n>": of each pair tx's, and rx's if it has its own
+)
+
+// ErrLeave, as the cause for which the context of [Device.Run] ended, means that the
+// next process goes on: the backend is told nothing, rings, grants, event channels and
+// the TAP stay with the holder as they are.
+var ErrLeave = errors.New("left to the next process")
+
+func leaving(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrLeave) }
+
+// CheckState tells whether this program can go on with the state file in fd, which
+// another one has written, with [ErrHandover] if not. Fd stays the caller's.
+func CheckState(fd int) error {
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrHandover, err)
+	}
+	f, err := openStateFile(d)
+	if err != nil {
+		return errors.Join(err, unix.Close(d))
+	}
+	return f.close()
+}
+
+func (d *Device) key(of string) string { return d.cfg.HoldKey + of }
+
+// hold gives the holder what the next process needs to go on with s, before the backend
+// hears of its rings.
+func (d *Device) hold(a address, agreed agreement, s *session) {
+	if d.cfg.Holder == nil {
+		return
+	}
+	err := d.describe(a, agreed, s)
+	if err == nil {
+		err = d.handOver(s)
+	}
+	if err != nil {
+		d.log.Warn("a restart will need a new connection: nobody keeps this one", zap.Error(err))
+		return
+	}
+	s.held = true
+}
+
+// describe writes what does not change into the state file.
+func (d *Device) describe(a address, agreed agreement, s *session) error {
+	h := s.file.head
+	h.DevID, h.Backend, h.Features = uint32(d.cfg.DevID), uint32(a.domid), agreed.Features.bits()
+	h.Workers, h.MTU = uint32(len(s.pairs[0].workers)), uint32(d.mtu)
+	if err := errors.Join(h.Nonce.set(s.nonce), h.Dir.set(a.dir), h.Path.set(a.backend)); err != nil {
+		return err
+	}
+	s.file.seal()
+	s.file.setPhase(phaseLive)
+	return nil
+}
+
+// handOver gives the holder all descriptors of s.
+func (d *Device) handOver(s *session) (err error) {
+	var files []HeldFile // duplicates, of which the holder makes its own
+	defer func() {
+		for _, f := range files {
+			err = errors.Join(err, unix.Close(f.FD))
+		}
+	}()
+	for _, p := range s.pairs {
+		for _, w := range p.workers {
+			fd, err := w.events.Handle()
+			if err != nil {
+				return err
+			}
+			files = append(files, HeldFile{Name: "events-" + strconv.Itoa(len(files)), FD: fd})
+		}
+	}
+	events := len(files)
+	fd, err := d.guest.Grants.Handle()
+	if err != nil {
+		return err
+	}
+	files = append(files, HeldFile{Name: "grants", FD: fd})
+	crashPoint(crashHold)
+	if err := d.cfg.Holder.Put(d.key(keyEvents), s.marker+" "+s.nonce, files[:events]); err != nil {
+		return err
+	}
+	crashPoint(crashHeldEvents)
+	connection := []HeldFile{{Name: "state", FD: s.file.fd}, files[events]}
+	return d.cfg.Holder.Put(d.key(keyConnection), strconv.Itoa(stateVersion), connection)
+}
+
+// forget tells the holder that a bundle is not needed any more.
+func (d *Device) forget(key string) error {
+	if d.cfg.Holder == nil {
+		return nil
+	}
+	if err := d.cfg.Holder.Drop(d.key(key)); err != nil {
+		d.log.Warn("the holder was not told", zap.String("key", d.key(key)), zap.Error(err))
+	}
+	return nil
+}
+
+// drop ends s for good.
+func (d *Device) drop(s *session) error {
+	if restored(d.guest.Store, s.marker, s.nonce) {
+		d.poison(s)
+	}
+	s.file.setPhase(phaseEnded)
+	crashPoint(crashEnd)
+	return errors.Join(d.forget(keyConnection), d.forget(keyEvents), s.close())
+}
+
+// poison sees to it that the event files of a session from before a restore are never
+// closed for the last time.
+func (d *Device) poison(s *session) {
+	if s.held {
+		d.park()
+		return
+	}
+	if d.cfg.Holder != nil {
+		if err := d.handOver(s); err == nil {
+			d.park()
+			return
+		}
+	}
+	d.log.Warn("the guest was restored, and nobody keeps its old event channels: they stay open here, " +
+		"and the end of this process will be an error in the guest's kernel")
+	for _, p := range s.pairs {
+		for _, w := range p.workers {
+			w.events = immortal{w.events}
+		}
+	}
+}
+
+// immortal is an event file that is not closed.
+type immortal struct{ xen.EventFile }
+
+func (immortal) Close() error { return nil }
+
+// park has the holder keep the event files for ever.
+func (d *Device) park() {
+	d.log.Info("the guest was restored: its old event channels are parked for ever")
+	if err := d.cfg.Holder.Park(d.key(keyEvents)); err != nil {
+		d.log.Warn("the holder was not told", zap.String("key", d.key(keyEvents)), zap.Error(err))
+	}
+}
+
+// openLink adopts the TAP that the last process left, or creates one.
+func (d *Device) openLink() error {
+	if d.cfg.Holder != nil {
+		if err := d.adoptLink(); err == nil {
+			d.left = d.findLegacy()
+			return nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			d.log.Warn("a new TAP: the one of the last process cannot be had", zap.Error(err))
+		}
+		d.discard(d.findLegacy()) // rings without their TAP
+		d.forget(keyTAP)
+	}
+	var err error
+	if d.link, err = newLink(d.cfg, d.id); err != nil {
+		return err
+	}
+	d.holdLink()
+	return nil
+}
+
+// adoptLink makes the Device's link of the descriptors that the holder has.
+func (d *Device) adoptLink() error {
+	_, files, err := d.cfg.Holder.Get(d.key(keyTAP))
+	if err != nil {
+		return err
+	}
+	keeper, queues := -1, make([]int, 0, len(files))
+	for i, f := range files {
+		if f.Name == "keeper" {
+			keeper = f.FD
+		} else if f.Name == "queue-"+strconv.Itoa(len(queues)) {
+			queues = append(queues, f.FD)
+		} else {
+			err = fmt.Errorf("descriptor %d is called %q", i, f.Name)
+		}
+	}
+	if err == nil {
+		d.link, err = tap.Adopt(tap.Config{}, keeper, queues)
+	}
+	if err != nil {
+		return errors.Join(err, closeFiles(files))
+	}
+	return nil
+}
+
+// holdLink gives the holder the TAP's descriptors as they are now.
+func (d *Device) holdLink() {
+	if d.cfg.Holder == nil {
+		return
+	}
+	files := []HeldFile{{Name: "keeper", FD: d.link.KeeperFD()}}
+	for i, fd := range d.link.QueueFDs() {
+		files = append(files, HeldFile{Name: "queue-" + strconv.Itoa(i), FD: fd})
+	}
+	if err := d.cfg.Holder.Put(d.key(keyTAP), d.link.Name(), files); err != nil {
+		d.log.Warn("a restart will need a new TAP: nobody keeps this one", zap.Error(err))
+	}
+}
+
+// setQueues opens or closes queues of the TAP so that there are n, and the holder has
+// them, too.
+func (d *Device) setQueues(n int) ([]*tap.Queue, error) {
+	before := len(d.link.QueueFDs())
+	queues, err := d.link.SetQueues(n)
+	if before != n || err != nil {
+		d.holdLink()
+	}
+	return queues, err
+}
+
+func closeFiles(files []HeldFile) error {
+	var err error
+	for _, f := range files {
+		err = errors.Join(err, unix.Close(f.FD))
+	}
+	return err
+}
+
+// legacy is a session that another process has left, as descriptors.
+type legacy struct {
+	marker, nonce string
+	events        []HeldFile
+	state         []HeldFile // state and grants
+}
+
+// findLegacy gets what the holder has; nil is nothing.
+func (d *Device) findLegacy() *legacy {
+	l := new(legacy)
+	_, state, err := d.cfg.Holder.Get(d.key(keyConnection))
+	label, events, eventsErr := d.cfg.Holder.Get(d.key(keyEvents))
+	l.state, l.events = state, events
+	l.marker, l.nonce, _ = strings.Cut(label, " ")
+	for _, err := range []error{err, eventsErr} {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.log.Warn("what the last process left cannot be had", zap.Error(err))
+		}
+	}
+	if err != nil && eventsErr != nil {
+		return nil
+	}
+	return l
+}
+
+// close closes this process's descriptors of l.
+func (l *legacy) close() error {
+	if l == nil {
+		return nil
+	}
+	return errors.Join(closeFiles(l.events), closeFiles(l.state))
+}
+
+// discard ends a session of another process that cannot be gone on with.
+func (d *Device) discard(l *legacy) {
+	if l == nil {
+		return
+	}
+	if len(l.events) > 0 && restored(d.guest.Store, l.marker, l.nonce) {
+		d.park()
+	}
+	d.forget(keyConnection)
+	d.forget(keyEvents)
+	if err := l.close(); err != nil {
+		d.log.Warn("ending what the last process left", zap.Error(err))
+	}
+}
+
+// takeOver goes on with the session that the last process left, if it did, and serves it
+// to its end. Done is false if there was none, or none that can be gone on with.
+func (d *Device) takeOver(ctx context.Context) (done bool, err error) {
+	l := d.left
+	d.left = nil
+	if l == nil {
+		return false, nil
+	}
+	a, err := d.find(ctx)
+	if err != nil && !errors.Is(err, ErrNoVif) {
+		d.left = l // to be tried again
+		return true, err
+	}
+	if err == nil {
+		err = d.resume(ctx, a, l)
+		var refused *refusal
+		if !errors.As(err, &refused) {
+			return true, err
+		}
+	}
+	if leaving(ctx) {
+		return true, l.close()
+	}
+	d.log.Warn("a new connection: what the last process left cannot be gone on with", zap.Error(err))
+	d.discard(l)
+	return false, nil
+}
+
+// refusal is why a session was not taken over; its descriptors are the caller's still.
+type refusal struct{ err error }
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// resume takes over l, whose backend should be a, and serves it to its end.
+func (d *Device) resume(ctx context.Context, a address, l *legacy) error {
+	b, err := openBus(ctx, d.guest.Store, a, d.setBackendState)
+	if err != nil {
+		return &refusal{err}
+	}
+	defer b.close()
+	s, attached, err := d.adopt(ctx, b, l)
+	if err != nil {
+		return &refusal{err}
+	}
+	features := featuresOf(s.file.head.Features)
+	d.mtu = int(s.file.head.MTU)
+	d.setAddress(a)
+	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
+	d.setState(netif.StateConnected, nil)
+	failed := s.start()
+	err = d.link.SetCarrier(attached)
+	if err == nil {
+		d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
+			zap.Int("queues", len(s.pairs)), zap.Any("features", features))
+		err = d.monitor(ctx, b, s.pairs, failed, attached)
+	}
+	return errors.Join(err, d.end(ctx, b, s))
+}
+
+// agreement is what was agreed by the process before, with the reasons for what is
+// missing as far as the backend's offer still tells.
+func (d *Device) agreement(ctx context.Context, b *bus, f Features, queues int) agreement {
+	a := agreement{missing: map[string]string{}}
+	if o, err := readOffer(ctx, b.store, b.backend); err == nil {
+		if again, err := negotiate(d.cfg.Features, d.cfg.Queues, o); err == nil {
+			a = again
+		}
+	}
+	a.Features, a.queues = f, queues
+	return a
+}
