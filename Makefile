@@ -8,6 +8,8 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 DEMO     ?=
 BENCH    ?=
 FUZZTIME ?= 10s
+SCENARIO ?=
+XEN      ?=
 
 # The version is set below; asking git for it again fails in a clone of another user's.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
@@ -31,9 +33,30 @@ test: check-go check-cc check-root ## go vet and every test, with the race detec
 bench: check-go check-root ## compare with veth and a plain forwarder on this machine (BENCH="-pairs 20")
 	go run ./test/bench $(BENCH)
 
+.PHONY: test-xen
+test-xen: build ## prove it on a real Xen under QEMU, no virtualization needed (SCENARIO=a,b  XEN="-v --keep")
+	go run ./test/xenlab test $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
+
+.PHONY: bench-xen
+bench-xen: build ## compare with the kernel's xen-netfront on that Xen
+	go run ./test/xenlab bench $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
+
+.PHONY: xen-shell
+xen-shell: build ## give a prompt in dom0 and in a domU with the daemon
+	go run ./test/xenlab shell $(XEN)
+
 .PHONY: build
 build: check-go ## build bin/xnetfrontd, a static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/xnetfrontd ./cmd/xnetfrontd
+
+.PHONY: packages
+packages: check-go ## build dist/*.deb and dist/*.rpm for amd64 and arm64
+	deploy/packages/build.sh dist
+	deploy/packages/contents.sh dist
+
+.PHONY: check-packages
+check-packages: packages ## build the packages once more elsewhere: the same commit gives the same bytes
+	deploy/packages/reproducible.sh dist
 
 .PHONY: lint
 lint: check-go ## gofmt, go vet and staticcheck (pinned in tools/go.mod)

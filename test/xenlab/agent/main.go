@@ -19,7 +19,7 @@ import (
 
 // cli is the command line.
 type cli struct {
-	Dom0         dom0Cmd         `cmd:"" help:"Serve the host over the virtio-serial port."`
+	Dom0         dom0Cmd         `cmd:"" name:"dom0" help:"Serve the host over the virtio-serial port."`
 	Guest        guestCmd        `cmd:"" help:"Serve the host over the console."`
 	AwaitStore   awaitStoreCmd   `cmd:"" help:"Wait until a node of xenstore has one of some values."`
 	AwaitCarrier awaitCarrierCmd `cmd:"" help:"Wait until an interface has a carrier, or has none."`

@@ -22,6 +22,7 @@ type console struct {
 
 const (
 	consoleTail = 8 << 10
+	lineEnd     = 300 // of a line in a report
 	// lastWords is how long a crash is given to print more than its first line.
 	lastWords = 3 * time.Second
 )
@@ -73,8 +74,13 @@ func (c *console) text() string {
 	}, c.tail))
 }
 
-// last is the last lines of the text.
+// last is the last lines of the text, each with its end if it is long: a terminal that
+// is not raw yet echoes what the host says to the agent.
 func (c *console) last(lines int) string {
 	all := strings.Split(strings.TrimSpace(c.text()), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
+	all = all[max(0, len(all)-lines):]
+	for i, line := range all {
+		all[i] = line[max(0, len(line)-lineEnd):]
+	}
+	return strings.Join(all, "\n")
 }

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// A frame, big-endian:
+// A frame, big-endian, before it is escaped:
 //
 //	 0  4  magic
 //	 4  1  kind
@@ -49,9 +49,10 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 // frameWriter writes frames, for any goroutine. Each is one Write, so that a terminal
 // does not put another process's output into its middle.
 type frameWriter struct {
-	mu  sync.Mutex
-	to  io.Writer
-	buf [headerSize + maxPayload]byte
+	mu   sync.Mutex
+	to   io.Writer
+	buf  [headerSize + maxPayload]byte
+	line []byte // buf as it goes over the line
 }
 
 func (w *frameWriter) write(f frame) error {
@@ -66,7 +67,8 @@ func (w *frameWriter) write(f frame) error {
 	binary.BigEndian.PutUint32(h[20:], crc32.Checksum(f.payload, castagnoli()))
 	binary.BigEndian.PutUint32(h[24:], crc32.Checksum(h[:24], castagnoli()))
 	n := copy(w.buf[headerSize:], f.payload)
-	_, err := w.to.Write(w.buf[:headerSize+n])
+	w.line = appendEscaped(w.line[:0], w.buf[:headerSize+n])
+	_, err := w.to.Write(w.line)
 	return err
 }
 
@@ -78,7 +80,7 @@ type frameReader struct {
 }
 
 func newFrameReader(from io.Reader, noise io.Writer) *frameReader {
-	return &frameReader{from: bufio.NewReaderSize(from, 4*(headerSize+maxPayload)), noise: noise}
+	return &frameReader{from: bufio.NewReaderSize(&unescaper{from: from}, 4*(headerSize+maxPayload)), noise: noise}
 }
 
 // read returns the next frame, whose payload is valid until the next call.

@@ -119,7 +119,7 @@ func (l *line) hello(ctx context.Context, welcome <-chan struct{}, ended <-chan 
 	defer again.Stop()
 	for n := 0; ; n++ {
 		f := frame{kind: kindHello, session: l.session}
-		if n%longHello == 0 {
+		if n%longHello == longHello-1 {
 			f.payload = make([]byte, maxPayload)
 		}
 		if err := l.out.write(f); err != nil {

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
+)
+
+// runsKept is how many runs' logs are kept.
+const runsKept = 10
+
+// buildFlags are the flags of commands that boot.
+type buildFlags struct {
+	Images string `placeholder:"DIR" type:"existingdir" help:"Folder with built images (default: built and kept in the cache)."`
+	Daemon string `placeholder:"FILE" type:"existingfile" help:"Static binary of the daemon (default: bin/xnetfrontd)."`
+	Logs   string `placeholder:"DIR" type:"path" help:"Folder for the logs (default: a new one in the cache; the last 10 are kept)."`
+}
+
+// prepared is what a boot needs.
+type prepared struct {
+	env    *env
+	images string
+	agent  string
+	daemon string
+	logs   string
+	tmp    string // has the agent
+	boots  int
+}
+
+// prepare builds what is missing. Its errors say what to do.
+func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
+	p = &prepared{env: e, images: b.Images, daemon: b.Daemon, logs: b.Logs}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.daemon == "" {
+		p.daemon = filepath.Join(e.source, "bin", "xnetfrontd")
+		if _, err := os.Stat(p.daemon); err != nil {
+			return p, fmt.Errorf("the daemon's binary: %w: run make build first", err)
+		}
+	}
+	if p.images == "" {
+		if p.images, err = lab.BuildImages(e.ctx, imagesSource(e), e.err); err != nil {
+			return p, err
+		}
+	}
+	if p.tmp, err = os.MkdirTemp("", "xenlab-"); err != nil {
+		return p, err
+	}
+	p.agent = filepath.Join(p.tmp, "agent")
+	if err := buildAgent(e, p.agent); err != nil {
+		return p, err
+	}
+	if p.logs == "" {
+		cache, err := lab.CacheDir()
+		if err != nil {
+			return p, err
+		}
+		runs := filepath.Join(cache, "runs")
+		p.logs = filepath.Join(runs, time.Now().Format("20060102-150405"))
+		if err := dropOldRuns(runs); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+func (p *prepared) close() error {
+	if p.tmp == "" {
+		return nil
+	}
+	return os.RemoveAll(p.tmp)
+}
+
+// buildAgent builds the agent as a static binary.
+func buildAgent(e *env, to string) error {
+	cmd := exec.CommandContext(e.ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", to, "./test/xenlab/agent")
+	cmd.Dir = e.source
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stdout, cmd.Stderr = e.err, e.err
+	if err := cmd.Run(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return errors.New("build the agent: there is no go in PATH: install Go, see go.mod for the version")
+		}
+		return fmt.Errorf("build the agent: %w", err)
+	}
+	return nil
+}
+
+// dropOldRuns leaves room for one more run's logs.
+func dropOldRuns(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	slices.Sort(names) // they are dates
+	var errs []error
+	for len(names) >= runsKept {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, names[0])))
+		names = names[1:]
+	}
+	return errors.Join(errs...)
+}
+
+// boot boots a lab with at least this memory. Each boot of a run has a folder of its
+// own, except that the first one's is the run's.
+func (p *prepared) boot(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, error) {
+	dir := p.logs
+	if p.boots++; p.boots > 1 {
+		dir = filepath.Join(dir, fmt.Sprintf("boot%d", p.boots))
+	}
+	return lab.Boot(ctx, lab.Options{
+		Images: p.images, RunDir: dir, Agent: p.agent, Daemon: p.daemon,
+		MemMiB: memMiB, Dom0MemMiB: dom0MemMiB, Payload: map[string]string{},
+	})
+}
