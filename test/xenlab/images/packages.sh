@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# Sourced by build.sh: Debian's packages, from this host's mirror into plain folders.
+
+# What is only unpacked: files are picked out of it, no maintainer script runs.
+readonly SUITE=trixie XEN=4.20
+readonly TOOLS=(
+  linux-image-amd64 "xen-hypervisor-$XEN-amd64" "xen-utils-$XEN" xenstore-utils
+  qemu-system-x86 busybox-static dash bash kmod libgcc-s1
+  iproute2 iputils-ping iperf3 ethtool tcpdump strace
+)
+# What is installed, by dpkg, on top of the essential packages of the Debian image.
+readonly DEBIAN=(
+  systemd systemd-sysv udev dbus kmod procps
+  iproute2 net-tools iputils-ping iperf3 ethtool tcpdump strace
+)
+
+# host_tools: installs what this script itself needs, and says so.
+host_tools() {
+  local package missing=()
+  for package in mmdebstrap debian-archive-keyring cpio zstd xz-utils kmod e2fsprogs; do
+    dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' ||
+      missing+=("$package")
+  done
+  if ((${#missing[@]})); then
+    say "installing on this machine: ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+      "${missing[@]}" >/dev/null
+  fi
+}
+
+# mirror: the address of Debian's archive as this host's apt is set up with. Before the
+# first `apt-get update` apt does not know yet which of its sources that is.
+mirror() {
+  # shellcheck disable=SC2016 # apt's and awk's variables
+  local format='$(LABEL) $(RELEASE) $(REPO_URI)' pick='$1=="Debian" && $2!~/-/ {print $3; exit}'
+  local uri
+  uri=$(apt-get indextargets --format "$format" 'Identifier: Packages' | awk "$pick")
+  if [[ -z $uri ]]; then
+    apt-get update -qq
+    uri=$(apt-get indextargets --format "$format" 'Identifier: Packages' | awk "$pick")
+  fi
+  [[ -n $uri ]] || fail "apt on this machine has no source of Debian's archive: add one to /etc/apt/sources.list.d"
+  printf '%s\n' "$uri"
+}
+
+# private_apt DIR ARGUMENTS...: apt-get with lists, packages and state of its own below
+# DIR, as if nothing were installed. The host's apt.conf (a proxy) still counts.
+private_apt() {
+  local dir=$1
+  shift
+  apt-get -qq -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+    -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
+    -o Dir::State="$dir/state" -o Dir::State::Status="$dir/status" \
+    -o Dir::Cache="$dir" -o Dir::Cache::Archives="$dir" \
+    -o APT::Architecture=amd64 -o APT::Sandbox::User=root \
+    -o APT::Install-Recommends=false -o APT::Keep-Downloaded-Packages=true \
+    -o Acquire::Retries=3 "$@"
+}
+
+# download DIR: fills DIR with the .debs of TOOLS, DEBIAN and all they depend on, and
+# makes it an archive that apt can read (Packages, Release). What is there already is kept: a
+# second call with the same lists needs no network. Remove DIR to get newer packages.
+download() {
+  local dir=$1 wanted
+  wanted=$dir/$(printf '%s\n' "$SUITE" "${TOOLS[@]}" "${DEBIAN[@]}" | sha256sum | cut -c1-16).list
+  mkdir -p "$dir/partial" "$dir/state/lists/partial"
+  if ! [[ -s $wanted ]] || ! (cd "$dir" && xargs -a "$wanted" ls >/dev/null 2>&1); then
+    local uri
+    uri=$(mirror)
+    say "downloading Debian $SUITE packages from $uri"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $SUITE main" >"$dir/sources.list"
+    : >"$dir/status"
+    private_apt "$dir" update
+    # --print-uris leaves out what is in the folder of archives: ask with an empty one.
+    mkdir -p "$dir/none/partial"
+    private_apt "$dir" -o Dir::Cache::Archives="$dir/none" --print-uris install \
+      '?essential' "${TOOLS[@]}" "${DEBIAN[@]}" | awk '{print $2}' >"$wanted.new"
+    private_apt "$dir" --download-only -y install '?essential' "${TOOLS[@]}" "${DEBIAN[@]}"
+    mv "$wanted.new" "$wanted"
+  fi
+  (cd "$dir" && while read -r deb; do
+    dpkg-deb -f "$deb"
+    printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$deb" "$(stat -c %s "$deb")" \
+      "$(sha256sum "$deb" | cut -d' ' -f1)"
+  done <"$wanted" >Packages)
+  # mmdebstrap takes the essential packages by the suite they are from.
+  printf '%s\n' "Suite: $SUITE" "Codename: $SUITE" "Components: main" "SHA256:" \
+    " $(sha256sum "$dir/Packages" | cut -d' ' -f1) $(stat -c %s "$dir/Packages") Packages" >"$dir/Release"
+  cp "$wanted" "$dir/current"
+}
+
+# unpack DIR TREE: all downloaded packages over each other in TREE.
+unpack() {
+  local dir=$1 tree=$2 name
+  mkdir -p "$tree"/usr/{bin,sbin,lib,lib64}
+  for name in bin sbin lib lib64; do ln -s "usr/$name" "$tree/$name"; done
+  (cd "$dir" && xargs -a current -P 2 -I{} dpkg-deb -x {} "$tree")
+}
