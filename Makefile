@@ -34,16 +34,20 @@ bench: check-go check-root ## compare with veth and a plain forwarder on this ma
 	go run ./test/bench $(BENCH)
 
 .PHONY: test-xen
-test-xen: build ## prove it on a real Xen under QEMU, no virtualization needed (SCENARIO=a,b  XEN="-v --keep")
-	go run ./test/xenlab test $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
+test-xen: build bin/xenlab ## prove it on a real Xen under QEMU, no virtualization needed (SCENARIO=a,b  XEN="-v --keep")
+	bin/xenlab test $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
 
 .PHONY: bench-xen
-bench-xen: build ## compare with the kernel's xen-netfront on that Xen
-	go run ./test/xenlab bench $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
+bench-xen: build bin/xenlab ## compare with the kernel's xen-netfront on that Xen
+	bin/xenlab bench $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
 
 .PHONY: xen-shell
-xen-shell: build ## give a prompt in dom0 and in a domU with the daemon
-	go run ./test/xenlab shell $(XEN)
+xen-shell: build bin/xenlab ## give a prompt in dom0 and in a domU with the daemon
+	bin/xenlab shell $(XEN)
+
+.PHONY: bin/xenlab
+bin/xenlab: check-go
+	go build -o bin/xenlab ./test/xenlab
 
 .PHONY: build
 build: check-go ## build bin/xnetfrontd, a static binary

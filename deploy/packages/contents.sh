@@ -1,0 +1,60 @@
+#!/bin/sh
+# Checks what is in the packages in DIRECTORY: every file with its mode, the
+# configuration files, that the scripts are shell, and that the binary needs no library.
+# Usage: deploy/packages/contents.sh DIRECTORY
+set -eu
+export LC_ALL=C
+cd "$1"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+cat >"$work/want" <<'END'
+-rw-r--r-- ./etc/modprobe.d/xnetfrontd.conf
+-rw-r--r-- ./etc/xnetfrontd/xnetfrontd.toml
+-rwxr-xr-x ./usr/bin/xnetfrontd
+-rw-r--r-- ./usr/lib/modules-load.d/xnetfrontd.conf
+-rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.service
+-rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.socket
+-rw-r--r-- ./usr/lib/systemd/system/xnetfrontd.service
+-rw-r--r-- ./usr/lib/sysusers.d/xnetfrontd.conf
+-rw-r--r-- ./usr/lib/udev/rules.d/60-xnetfrontd.rules
+-rw-r--r-- ./usr/share/doc/xnetfrontd/copyright
+-rw-r--r-- ./usr/share/doc/xnetfrontd/examples/60-xnf.network
+-rw-r--r-- ./usr/share/doc/xnetfrontd/install.md
+-rw-r--r-- ./usr/share/doc/xnetfrontd/third-party-notices
+END
+printf '/etc/modprobe.d/xnetfrontd.conf\n/etc/xnetfrontd/xnetfrontd.toml\n' >"$work/conffiles"
+
+same() { # WHAT WANT GOT
+	diff -u "$2" "$3" || { echo "contents: $1 differ, - wanted, + there" >&2; exit 1; }
+}
+machine() { # BINARY: the ELF header's e_machine
+	od -An -tu2 -j18 -N2 "$1" | tr -d ' '
+}
+
+if ! command -v dpkg-deb >/dev/null; then
+	echo "contents: not checked: there is no dpkg-deb" >&2
+	exit 0
+fi
+for deb in *.deb; do
+	dpkg-deb --contents "$deb" | awk '$1 ~ /^-/ {print $1, $6}' | sort -k2 >"$work/have"
+	same "the files of $deb" "$work/want" "$work/have"
+	[ -z "$(dpkg-deb --contents "$deb" | awk '$2 != "root/root"')" ] || { echo "contents: $deb: not everything is root's" >&2; exit 1; }
+	rm -rf "$work/root" && dpkg-deb --raw-extract "$deb" "$work/root"
+	same "the configuration files of $deb" "$work/conffiles" "$work/root/DEBIAN/conffiles"
+	for script in postinst prerm postrm; do sh -n "$work/root/DEBIAN/$script"; done
+	case $deb in *amd64*) want=62 ;; *arm64*) want=183 ;; esac # EM_X86_64, EM_AARCH64
+	[ "$(machine "$work/root/usr/bin/xnetfrontd")" = "$want" ] || { echo "contents: $deb: the binary is for another machine" >&2; exit 1; }
+	# A dynamic one names its loader.
+	! grep -qa '/lib.*/ld-linux' "$work/root/usr/bin/xnetfrontd" || { echo "contents: $deb: the binary is not static" >&2; exit 1; }
+	echo "as it should be: $deb"
+done
+if command -v rpm >/dev/null; then
+	for rpm in *.rpm; do
+		rpm -qp --qf '[%{FILEMODES:perms} .%{FILENAMES}\n]' "$rpm" | grep '^-' | sort -k2 >"$work/have"
+		same "the files of $rpm" "$work/want" "$work/have"
+		rpm -qpc "$rpm" >"$work/have"
+		same "the configuration files of $rpm" "$work/conffiles" "$work/have"
+		echo "as it should be: $rpm"
+	done
+fi
