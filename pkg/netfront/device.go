@@ -41,6 +41,8 @@ type Device struct {
 
 	left     *legacy // by another process; nil once it was looked at
 	leftLink bool    // the TAP goes to the next process
+	// immortals are event files from before a restore, for which there is no holder.
+	immortals []xen.EventFile
 
 	attached bool // the vif was waited for, and came; Run's goroutine's
 

@@ -320,7 +320,7 @@ func TestStopIsPromptWithADeadBackend(t *testing.T) {
 			w.eventually("the first write", func() bool { return w.dev.Status().State != "" })
 			kill(w)
 			began := time.Now()
-			w.stop()
+			w.stop(nil)
 			select {
 			case err := <-w.ran:
 				w.ran <- err

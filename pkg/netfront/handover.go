@@ -169,6 +169,7 @@ func (d *Device) poison(s *session) {
 		"and the end of this process will be an error in the guest's kernel")
 	for _, p := range s.pairs {
 		for _, w := range p.workers {
+			d.immortals = append(d.immortals, w.events)
 			w.events = immortal{w.events}
 		}
 	}

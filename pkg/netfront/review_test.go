@@ -190,7 +190,7 @@ func TestStoppedDeviceLeavesNoKeysBehind(t *testing.T) {
 	w := newWorld(t, worldConfig{front: Config{Queues: 2}})
 	dir := xensim.FrontendPath(guestDom, 0)
 	w.connected(1)
-	w.stop()
+	w.stop(nil)
 	select {
 	case err := <-w.ran:
 		w.ran <- err

@@ -21,6 +21,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 const (
@@ -36,12 +37,15 @@ type world struct {
 	t      *testing.T
 	server *xensim.Server
 	front  *xensim.Connection
+	back   *netback.Backend
 	vif    *netback.Vif
 	port   *netback.MemoryPort
 	dev    *Device
 	sock   int // packet socket on the TAP, with virtio headers
-	stop   func()
+	stop   func(cause error)
 	ran    chan error
+	config worldConfig
+	dom    xen.DomID // the guest's, if not guestDom
 }
 
 type worldConfig struct {
@@ -65,7 +69,10 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	t.Helper()
 	enterNamespace(t)
 	w := &world{t: t, ran: make(chan error, 1)}
-	c.xen.HeapPages = true
+	c.xen.HeapPages = c.front.Holder == nil
+	if c.front.Holder != nil {
+		c.xen.Dir = t.TempDir() // descriptors are handed over between processes only
+	}
 	if c.xen.GrantLimit == 0 {
 		c.xen.GrantLimit = 4096
 	}
@@ -74,6 +81,9 @@ func newWorld(t *testing.T, c worldConfig) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.check(w.server.Close()) })
+	if c.front.Holder != nil {
+		w.check(w.server.Listen())
+	}
 	c.vif.Frontend, c.vif.Backend = guestDom, driverDom
 	if c.vif.MAC == nil {
 		c.vif.MAC = guestMAC
@@ -83,8 +93,6 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	if !c.offline {
 		w.backend(c)
 	}
-	w.front, err = w.server.Connect(guestDom)
-	w.check(err)
 	t.Cleanup(func() { w.check(w.front.Close()) })
 	if c.front.Features == (Features{}) {
 		c.front.Features = AllFeatures()
@@ -92,15 +100,31 @@ func newWorld(t *testing.T, c worldConfig) *world {
 	if c.front.Queues == 0 {
 		c.front.Queues = 1
 	}
-	c.front.Logger = zap.NewNop()
-	w.dev, err = Open(ctx, w.front.Guest(), c.front)
-	w.check(err)
-	runCtx, cancel := context.WithCancel(context.Background())
-	go func() { w.ran <- w.dev.Run(runCtx) }()
-	w.stop = cancel
+	if c.front.Logger == nil {
+		c.front.Logger = zap.NewNop()
+	}
+	w.config = c
+	w.begin()
 	t.Cleanup(w.end)
 	w.openSocket()
 	return w
+}
+
+// begin opens the Device and runs it.
+func (w *world) begin() {
+	var err error
+	if w.config.front.Holder == nil {
+		w.front, err = w.server.Connect(guestDom)
+	} else {
+		w.front, err = xensim.Dial(w.config.xen.Dir, w.domain())
+	}
+	w.check(err)
+	w.dev, err = Open(w.deadline(), w.front.Guest(), w.config.front)
+	w.check(err)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	dev := w.dev
+	go func() { w.ran <- dev.Run(ctx) }()
+	w.stop = cancel
 }
 
 // backend starts the driver and waits for its vif.
@@ -108,6 +132,7 @@ func (w *world) backend(c worldConfig) {
 	conn, err := w.server.Connect(driverDom)
 	w.check(err)
 	b := netback.New(conn, c.back)
+	w.back = b
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(ctx) }()
@@ -128,7 +153,7 @@ func (w *world) backend(c worldConfig) {
 
 // end stops the Device and checks what it leaves.
 func (w *world) end() {
-	w.stop()
+	w.stop(nil)
 	select {
 	case err := <-w.ran:
 		if err != nil {
@@ -142,11 +167,18 @@ func (w *world) end() {
 	if _, err := netlink.LinkByName(w.dev.Name()); err == nil {
 		w.t.Errorf("link %s is left", w.dev.Name())
 	}
-	w.eventually("every grant to end", func() bool { return len(w.server.GrantsInUse(guestDom)) == 0 })
-	w.eventually("every port to close", func() bool { return len(w.server.PortsInUse(guestDom)) == 0 })
+	w.eventually("every grant to end", func() bool { return len(w.server.GrantsInUse(w.domain())) == 0 })
+	w.eventually("every port to close", func() bool { return len(w.server.PortsInUse(w.domain())) == 0 })
 	if w.vif != nil && w.vif.Fatal() != nil {
 		w.t.Errorf("netback disabled the vif: %v", w.vif.Fatal())
 	}
+}
+
+func (w *world) domain() xen.DomID {
+	if w.dom != 0 {
+		return w.dom
+	}
+	return guestDom
 }
 
 func (w *world) check(err error) {
