@@ -103,7 +103,7 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-k.ended:
-			return fmt.Errorf("%w: the keeper is closed", ErrUnavailable)
+			return fmt.Errorf("%w: %w", ErrUnavailable, errKeeperClosed)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w (%w)", ErrUnavailable, err, context.Cause(ctx))
 		}
@@ -219,24 +219,28 @@ func (k *Keeper) Park(ctx context.Context, key string) (id string, err error) {
 func (k *Keeper) Close() error {
 	k.cancel()
 	<-k.ended
+	<-k.turn
+	defer func() { k.turn <- struct{}{} }()
 	k.mu.Lock()
 	safe := k.settled() && len(k.refused) == 0
-	k.synced = false
+	k.synced, k.lastErr = false, errKeeperClosed
 	k.mu.Unlock()
-	<-k.turn // for good
-	if k.client != nil {
-		select {
-		case <-k.client.Done():
-			safe = false
-		default:
-		}
+	if k.client == nil {
+		k.memory.forget(false)
+		return nil
+	}
+	select {
+	case <-k.client.Done():
+		safe = false
+	default:
 	}
 	k.memory.forget(safe)
-	if k.client != nil {
-		return k.client.Close()
-	}
-	return nil
+	err := k.client.Close()
+	k.client = nil
+	return err
 }
+
+var errKeeperClosed = errors.New("the keeper is closed")
 
 // remember puts a bundle into memory, which owns its descriptors from then on.
 func (k *Keeper) remember(b *Bundle) error {

@@ -23,6 +23,9 @@ const startedLinger = 2 * time.Second
 // startTimeout bounds the start of a holder. A machine that boots may be slow.
 const startTimeout = 10 * time.Second
 
+// bindTimeout is how long a holder may take from its lock to its socket.
+const bindTimeout = 200 * time.Millisecond
+
 // StartCommand is the command that makes a holder at path of this program, for
 // [KeeperOptions].
 func StartCommand(path string) []string {
@@ -50,12 +53,20 @@ func dialOrStart(ctx context.Context, path string, command []string) (*Client, e
 		return c, err // a holder that is there and does not answer is not to be doubled
 	}
 	startErr := start(ctx, command)
-	// Another process may have been faster, and ours refused for that reason.
-	c, err = Dial(ctx, path)
-	if err != nil {
-		return nil, errors.Join(startErr, err)
+	// Another process may have been faster, so that ours was refused, and may be about
+	// to listen.
+	for end := time.Now().Add(bindTimeout); ; {
+		if c, err = Dial(ctx, path); err == nil {
+			return c, nil
+		}
+		if startErr == nil || time.Now().After(end) {
+			return nil, errors.Join(startErr, err)
+		}
+		select {
+		case <-time.After(bindTimeout / 20):
+		case <-ctx.Done():
+		}
 	}
-	return c, nil
 }
 
 // start runs the command of a holder that detaches itself, and waits until that is
