@@ -20,7 +20,7 @@ const (
 	// longHello says that every n-th hello is as long as a frame can be. It gets the
 	// server's reader past a frame that was cut short, and its answer this side's. Not
 	// all are: what a guest has not read yet waits for it, and has to be read then.
-	longHello = 8
+	longHello = 4
 	// patience is how long yamux lets a write to the line take. An emulated machine can
 	// stand still for long; callers have contexts.
 	patience = time.Hour
