@@ -272,8 +272,8 @@ func TestHolderHasWhatWasAskedForWheneverItDies(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	keys := []string{"a", "b", "c"}
-	live := map[string]string{}   // labels by key
-	parked := map[string]string{} // labels by identifier
+	live := map[string]string{}      // labels by key
+	parked := map[string]string{}    // labels by identifier
 	canaries := map[string]*canary{} // by label
 	for i := range 300 {
 		if i%30 == 29 {

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/hold"
+)
+
+func TestHoldRefusesWhatItCannotDo(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		args []string
+		code int
+		line string
+	}{
+		{[]string{"--socket", dir}, exitRuntime, dir + " is there and is no socket: remove it, or choose another --socket"},
+		{[]string{"--allow-uid=-1"}, exitUsage, "--allow-uid -1: expected a number of a user"},
+		{[]string{"--linger=-1s"}, exitUsage, "--linger -1s: expected 0 or more"},
+		{[]string{"--log-level", "loud"}, exitUsage, `log level: unrecognized level: "loud"`},
+	} {
+		wantError(t, runProgram(t, program(append([]string{"hold"}, c.args...)...)), c.code, c.line)
+	}
+}
+
+// The command line that a daemon starts a holder with, and all that it asks of it.
+func TestDaemonStartsAHolderThatOutlivesItsConnection(t *testing.T) {
+	t.Setenv(beProgram, "1")
+	t.Setenv("GORACE", "atexit_sleep_ms=0")
+	path := filepath.Join(t.TempDir(), "run", "hold.sock")
+	if err := hold.EnsureHolder(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := hold.Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Put(t.Context(), hold.Bundle{Key: "k", Label: "kept", Files: []hold.File{{Name: "stdin", FD: 0}}}); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	c, err = hold.Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b, err := c.Get(t.Context(), "k")
+	if err != nil || b.Label != "kept" || len(b.Files) != 1 {
+		t.Errorf("got %+v, %v", b, err)
+	}
+	b.Close()
+	var pid int
+	if lock, err := os.ReadFile(path + ".lock"); err != nil {
+		t.Fatal(err)
+	} else if _, err := fmt.Sscan(string(lock), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Drop(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+}
