@@ -274,6 +274,9 @@ func (c *Client) call(ctx context.Context, m message, fds []int, take func(answe
 			if err != nil || a.msg.op != opBundle {
 				closeAll(a.fds)
 			}
+			if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrRefused) {
+				c.end() // whatever comes next would be taken for the next call's answer
+			}
 			if last || err != nil {
 				return err
 			}
