@@ -192,6 +192,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if err := publish(ctx, b.store, b.dir, agreed, multiQueue, s); err != nil {
 		return err
 	}
+	s.marked = true
 	crashPoint(crashPublished)
 	// The rx buffers are on the rings before the backend looks at them.
 	if err := b.setState(ctx, netif.StateConnected); err != nil {
@@ -211,7 +212,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	}
 	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(s.pairs)),
 		zap.Any("features", agreed.Features))
-	return d.monitor(ctx, b, s.pairs, failed, true)
+	return d.monitor(ctx, b, s.pairs, failed, true, true)
 }
 
 // connected turns the carrier on and announces the guest's addresses.

@@ -39,6 +39,8 @@ type Device struct {
 	id    identity
 	mtu   int // that the TAP was given last
 
+	stallAfter time.Duration // see the constant; another one in tests
+
 	left     *legacy // by another process; nil once it was looked at
 	leftLink bool    // the TAP goes to the next process
 	// immortals are event files from before a restore, for which there is no holder.
@@ -70,7 +72,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	cfg.MTU = cfg.mtu(id)
-	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU}
+	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU, stallAfter: stallAfter}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err
@@ -140,7 +142,7 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		// To detach and attach a vif is the toolstack's doing: no sign of a backend that
 		// cannot keep a connection.
-		if time.Since(began) > lasting || d.attached {
+		if time.Since(began) > lasting || d.attached || d.unplugged(ctx) {
 			backoff = backoffMin
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
@@ -171,6 +173,8 @@ func cause(err error) string {
 		return "backend-closed"
 	case errors.Is(err, errNoProgress):
 		return "no-progress"
+	case errors.Is(err, errStalled):
+		return "stalled"
 	case errors.Is(err, ErrBudget), errors.Is(err, xen.ErrGrantLimit):
 		return "grants"
 	}

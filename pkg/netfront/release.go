@@ -11,13 +11,21 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
+// ErrSilent says that a backend does not follow the frontend through its states: its
+// domain is gone, or hangs.
+var ErrSilent = errors.New("the backend does not answer")
+
+// clearTimeout bounds the transaction that removes a frontend's keys: some twenty calls
+// of xenstore, each of which takes a tenth of a second on an emulated machine.
+const clearTimeout = 10 * time.Second
+
 // Release walks a vif from whatever its last owner left (Connected by a process that
 // was killed, Closed by the kernel's driver) to how the toolstack made it:
 // Initialising, without a key of a frontend's, its backend in InitWait. Any frontend
 // can take it from there. Nobody may serve the vif meanwhile.
 //
-// It waits for the backend until ctx ends. A backend that does not get to InitWait is
-// an error, and the vif is Initialising without keys all the same. It must not be
+// It waits for the backend until ctx ends. For a backend that does not get to InitWait
+// the error is [ErrSilent], and the vif is Initialising without keys all the same. It must not be
 // given to Linux's xen-netfront then: its probe waits for the backend to leave Closed
 // and cannot be interrupted (xennet_probe).
 func Release(ctx context.Context, s xen.Store, devid int) (err error) {
@@ -33,7 +41,7 @@ func Release(ctx context.Context, s xen.Store, devid int) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 	err = b.reset(ctx)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("the backend %s in domain %d stays %v and does not get to %v", a.backend, a.domid, last, netif.StateInitWait)
+		err = fmt.Errorf("%w: %s in domain %d stays %v and does not get to %v", ErrSilent, a.backend, a.domid, last, netif.StateInitWait)
 	}
 	return errors.Join(err, b.clear(ctx))
 }
@@ -41,7 +49,7 @@ func Release(ctx context.Context, s xen.Store, devid int) (err error) {
 // clear leaves the vif Initialising, without a key of a frontend's. It is done even
 // when ctx has ended.
 func (b *bus) clear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
 	defer cancel()
 	err := b.store.Update(ctx, func(tx xenstore.Operations) error {
 		if err := unpublish(ctx, tx, b.dir); err != nil {

@@ -3,6 +3,7 @@ package netfront
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +60,8 @@ type RxQueue struct {
 	out    frameWriter
 	notify func() error
 	maps   gauge
+	// consumed is how many responses were taken, for the watchdog.
+	consumed atomic.Uint32
 
 	heads   []byte // rxBatch private heads of headRoom bytes, not the Go heap's
 	iovecs  []unix.Iovec
@@ -260,6 +263,7 @@ func (q *RxQueue) push() error {
 func (q *RxQueue) publish() {
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
+	q.consumed.Store(q.ring.Consumed())
 }
 
 // close ends the queue, like [TxQueue.close].

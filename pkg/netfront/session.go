@@ -21,6 +21,7 @@ type session struct {
 	grants xen.Grants // that were adopted, and end with the session; nil: the guest's own
 	nonce  string     // value of its marker
 	marker string     // path of its marker
+	marked bool       // the marker is there, or cannot be
 	held   bool       // the holder has all of it
 }
 

@@ -66,6 +66,10 @@ type TxQueue struct {
 	// requests is how many requests were published, for the Device's look at a
 	// fresh connection.
 	requests atomic.Uint32
+	// consumed is how many responses were taken, and waits whether frames wait for more,
+	// for the watchdog.
+	consumed atomic.Uint32
+	waits    atomic.Bool
 
 	bufs    [][]byte // txBatch buffers of frameRoom bytes, mem's
 	lens    []int
@@ -252,6 +256,8 @@ func (q *TxQueue) publish() {
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
 	q.requests.Store(q.ring.Produced())
+	q.consumed.Store(q.ring.Consumed())
+	q.waits.Store(q.parked)
 }
 
 // close ends the queue. The connection must have ended before: what is in flight

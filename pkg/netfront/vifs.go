@@ -80,3 +80,12 @@ func (d *Device) find(ctx context.Context) (address, error) {
 	}
 	return findVif(ctx, d.guest.Store, devid)
 }
+
+// unplugged tells whether the toolstack is taking the vif away, or has: before it has
+// a backend close, it says in its directory that the device is to go.
+func (d *Device) unplugged(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	online, err := d.guest.Store.Read(ctx, d.view.address.backend+"/"+netif.KeyOnline)
+	return errors.Is(err, xenstore.ErrNotFound) || err == nil && online == "0"
+}

@@ -41,11 +41,13 @@ type worker struct {
 	pending  int           // ports[:pending] were delivered and not written back
 	running  bool          // started, and stop did not see it end
 	done     chan struct{} // closed when run has returned
+	pong     chan struct{} // gets the answer to controlPing
 }
 
 // Bits of a worker's control word.
 const (
 	controlStop = 1 << iota
+	controlPing // say that it is alive
 	controlKick // notify the backend and look at everything, whatever the events say
 )
 
@@ -59,7 +61,7 @@ func newWorker(file xen.EventFile) (*worker, error) {
 	// The spare port is for events.Read, which gives the descriptor's readiness back
 	// only if it has room: a port that stays masked for a storm's pause must not keep
 	// the poller from sleeping.
-	w := &worker{poll: poll, events: file, ports: make([]xen.Port, 1), done: make(chan struct{})}
+	w := &worker{poll: poll, events: file, ports: make([]xen.Port, 1), done: make(chan struct{}), pong: make(chan struct{}, 1)}
 	if err := poll.add(file.FD(), readyPort, 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for event channels: %w", err), w.close())
 	}
@@ -126,6 +128,12 @@ func (w *worker) run() error {
 		if c&controlStop != 0 {
 			w.publish()
 			return nil
+		}
+		if c&controlPing != 0 {
+			select {
+			case w.pong <- struct{}{}:
+			default: // who asked before did not wait for it
+			}
 		}
 		if c&controlKick != 0 {
 			if err := w.kick(); err != nil {

@@ -55,6 +55,8 @@ type worldConfig struct {
 	front   Config
 	prepare func(v *netback.Vif) // before the Device runs
 	offline bool                 // no backend driver at all
+	// patience is the watchdog's; 0: as in a real Device
+	patience time.Duration
 }
 
 func features(f func(*Features)) Features {
@@ -121,6 +123,9 @@ func (w *world) begin() {
 	w.check(err)
 	w.dev, err = Open(w.deadline(), w.front.Guest(), w.config.front)
 	w.check(err)
+	if w.config.patience != 0 {
+		w.dev.stallAfter = w.config.patience
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	dev := w.dev
 	go func() { w.ran <- dev.Run(ctx) }()

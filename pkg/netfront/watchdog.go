@@ -1,0 +1,189 @@
+package netfront
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
+)
+
+const (
+	// firstLook is how often a fresh connection is looked at until the backend has shown
+	// that it listens. Frames that are untouched at two looks get the backend kicked, at
+	// the third the connection is given up. Linux netback can lose its first event when
+	// both directions share a channel, and then never looks at tx again.
+	firstLook = time.Second
+	// laterLook is how often a connection is looked at after that.
+	laterLook = 5 * time.Second
+	// stallAfter is for how long nothing may move in a direction with work to do until
+	// both sides are kicked; after as long again the connection is given up. It is
+	// longer than netback holds a frame for a receiver that does not take it (10 s,
+	// rx_drain_timeout_msecs).
+	stallAfter = 15 * time.Second
+)
+
+// errStalled says that a queue had work to do, and nothing moved for too long.
+var errStalled = errors.New("nothing moves on the ring")
+
+// watchdog looks after the queues of a connection: a state of Connected is not proof
+// that the backend listens, nor that it goes on.
+type watchdog struct {
+	log      *zap.Logger
+	patience time.Duration // see stallAfter
+	queues   []queueWatch
+}
+
+// queueWatch is what is known of one pair.
+type queueWatch struct {
+	p      *pair
+	from   uint32 // the request at which the backend begins
+	strike int    // looks at which no request had been touched; -1 when the backend is alive
+	tx, rx ringWatch
+}
+
+// ringWatch is what one ring looked like when something moved last.
+type ringWatch struct {
+	produced, consumed uint32 // responses: the shared word, and ours
+	since              time.Time
+	kicked             bool
+}
+
+// newWatchdog watches from now on. A backend that has just attached begins where the
+// responses end: at the first request, or after a rebind behind the last one answered.
+// Fresh is false for one that has been at work before.
+func newWatchdog(pairs []*pair, fresh bool, patience time.Duration, log *zap.Logger) *watchdog {
+	w := &watchdog{log: log, patience: patience, queues: make([]queueWatch, len(pairs))}
+	now := time.Now()
+	for i, p := range pairs {
+		q := &w.queues[i]
+		*q = queueWatch{p: p, from: p.tx.ring.Header().RspProd, tx: ringWatch{since: now}, rx: ringWatch{since: now}}
+		if !fresh {
+			q.strike = -1
+		}
+	}
+	return w
+}
+
+// every is how often to look.
+func (w *watchdog) every() time.Duration {
+	for i := range w.queues {
+		if w.queues[i].strike >= 0 {
+			return firstLook
+		}
+	}
+	return min(laterLook, w.patience/2)
+}
+
+// look checks each queue, and kicks those in trouble, once. It fails when that did not
+// help.
+func (w *watchdog) look(now time.Time) error {
+	for i := range w.queues {
+		q := &w.queues[i]
+		err := q.fresh()
+		if err == nil {
+			// The tx queue takes responses when it needs maps, and not before.
+			err = w.moves(q, "tx", &q.tx, now, q.p.tx.ring.Header(), q.p.tx.consumed.Load(), q.p.tx.waits.Load())
+		}
+		if err == nil {
+			h, consumed := q.p.rx.ring.Header(), q.p.rx.consumed.Load()
+			err = w.moves(q, "rx", &q.rx, now, h, consumed, h.RspProd != consumed)
+		}
+		if err != nil {
+			return fmt.Errorf("queue %d: %w", q.p.number, err)
+		}
+	}
+	return nil
+}
+
+// fresh looks at a pair whose backend has not shown itself. A request that was there at
+// one look and is untouched at the next gets a kick; at the one after that the
+// connection is given up.
+func (q *queueWatch) fresh() error {
+	switch {
+	case q.strike < 0:
+		return nil
+	case q.p.tx.ring.BackendSeen(q.from + 1):
+		q.strike = -1
+		return nil
+	case q.p.tx.requests.Load() == q.from:
+		return nil
+	}
+	q.strike++
+	switch q.strike {
+	case 2:
+		q.p.txWorker().tell(controlKick)
+	case 3:
+		return errNoProgress
+	}
+	return nil
+}
+
+// moves looks at one ring: with work to do, its responses must be produced or consumed.
+func (w *watchdog) moves(q *queueWatch, name string, r *ringWatch, now time.Time, h ring.Header, consumed uint32, busy bool) error {
+	if !busy || h.RspProd != r.produced || consumed != r.consumed {
+		*r = ringWatch{produced: h.RspProd, consumed: consumed, since: now}
+		return nil
+	}
+	if now.Sub(r.since) < w.patience {
+		return nil
+	}
+	if r.kicked {
+		return fmt.Errorf("%s: %w for %v", name, errStalled, 2*w.patience)
+	}
+	r.kicked, r.since = true, now
+	w.log.Warn("nothing moves on a ring: both sides are kicked once", zap.Int("queue", q.p.number),
+		zap.String("ring", name), zap.Duration("for", w.patience), zap.Any("shared", h), zap.Uint32("consumed", consumed),
+		zap.Any("tx", q.p.tx.status()), zap.Any("rx", q.p.rx.status()))
+	for _, worker := range q.p.workers {
+		worker.tell(controlKick)
+	}
+	return nil
+}
+
+// patience is how long a ring may stand still: longer for a backend that the toolstack
+// told to hand out credit in large portions (its node rate: bytes,microseconds).
+func patience(ctx context.Context, s xenstore.Operations, backend string, least time.Duration) time.Duration {
+	v, err := s.Read(ctx, backend+"/rate")
+	if err != nil {
+		return least
+	}
+	_, period, _ := strings.Cut(v, ",")
+	n, err := strconv.ParseUint(strings.TrimSpace(period), 10, 32)
+	if err != nil {
+		return least
+	}
+	return max(least, 4*time.Duration(n)*time.Microsecond)
+}
+
+// Alive asks every worker for a sign of life, and fails if one of them does not give it
+// in time. Any goroutine may call it.
+func (d *Device) Alive(timeout time.Duration) error {
+	d.mu.Lock()
+	pairs := d.view.pairs
+	d.mu.Unlock()
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	for _, p := range pairs {
+		for i, w := range p.workers {
+			select {
+			case <-w.pong: // too late for whoever asked before
+			default:
+			}
+			w.tell(controlPing)
+			select {
+			case <-w.pong:
+			case <-w.done: // its connection is ending
+			case <-deadline.C:
+				return fmt.Errorf("vif %d, queue %d: worker %d does not answer for %v", d.cfg.DevID, p.number, i, timeout)
+			}
+		}
+	}
+	return nil
+}

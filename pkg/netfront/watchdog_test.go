@@ -1,0 +1,116 @@
+package netfront
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/netback"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+)
+
+const stalledLine = "nothing moves on a ring: both sides are kicked once"
+
+// newWatchedWorld is a connection that has carried frames, with little patience.
+func newWatchedWorld(t *testing.T) (*world, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(zap.WarnLevel)
+	w := newWorld(t, worldConfig{front: Config{Logger: zap.New(core)}, patience: 300 * time.Millisecond})
+	w.connected(1)
+	w.exchange(10, 0)
+	return w, logs
+}
+
+// An event can be lost. What waits then would wait for ever.
+func TestLostEventStopsRx(t *testing.T) {
+	w, logs := newWatchedWorld(t)
+	w.vif.Faults().Inject(netback.RxMute, netback.Always)
+	w.check(w.port.Send(0, tap.VirtioHeader{}, mark(200, 1)))
+	if _, f := w.receive(markPrefix); !bytes.Equal(f, mark(200, 1)) {
+		t.Error("another frame came")
+	}
+	w.vif.Faults().Clear()
+	w.exchange(10, 50)
+	if n := logs.FilterMessage(stalledLine).Len(); n != 1 {
+		t.Errorf("%d lines: %v", n, logs.All())
+	}
+	if n := w.dev.Status().Connects; n != 1 {
+		t.Errorf("%d connections: a kick was enough", n)
+	}
+}
+
+func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
+	w, logs := newWatchedWorld(t)
+	w.vif.Faults().Inject(netback.TxIgnore, netback.Always)
+	for i := range 400 {
+		w.send(tap.VirtioHeader{}, mark(100, i))
+	}
+	w.eventually("a new connection", func() bool { return w.dev.Status().Connects == 2 })
+	w.vif.Faults().Clear()
+	w.connected(2)
+	w.vif.Kick()
+	w.send(tap.VirtioHeader{}, mark(70, 1000))
+	for !bytes.Equal(w.fromGuest(markPrefix).Frame, mark(70, 1000)) {
+		continue // those that waited in the TAP
+	}
+	if n := logs.FilterMessage(stalledLine).Len(); n != 1 {
+		t.Errorf("%d lines: %v", n, logs.All())
+	}
+	for _, l := range logs.FilterMessage("disconnected").All() {
+		if c := l.ContextMap()["cause"]; c != "stalled" {
+			t.Errorf("cause %v", c)
+		}
+	}
+}
+
+// A frame whose answer is late, with room for more, is no reason to act: netback holds
+// it for a receiver that is slow.
+func TestLateAnswerEndsTheConnection(t *testing.T) {
+	w, logs := newWatchedWorld(t)
+	w.vif.Faults().HoldTx(1500 * time.Millisecond)
+	w.send(tap.VirtioHeader{}, mark(100, 1))
+	if r := w.fromGuest(markPrefix); !bytes.Equal(r.Frame, mark(100, 1)) {
+		t.Error("another frame came")
+	}
+	w.vif.Faults().Clear()
+	if n := logs.Len(); n != 0 || w.dev.Status().Connects != 1 {
+		t.Errorf("%v; status %+v", logs.All(), w.dev.Status())
+	}
+}
+
+func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	ctx, back := context.Background(), w.dev.Status().Backend
+	w.eventually("the backend's path", func() bool { back = w.dev.Status().Backend; return back != "" })
+	for rate, want := range map[string]time.Duration{
+		"": time.Second, "1000000,50000": time.Second, "10,1000000": 4 * time.Second, "x": time.Second, "1,x": time.Second,
+	} {
+		w.check(w.server.Toolstack().Write(ctx, back+"/rate", rate))
+		if got := patience(ctx, w.front.Store(), back, time.Second); got != want {
+			t.Errorf("rate %q: %v, want %v", rate, got, want)
+		}
+	}
+}
+
+func TestWorkerThatHangsIsSaidToBeAlive(t *testing.T) {
+	w := newWorld(t, worldConfig{front: Config{Queues: 1}})
+	w.connected(1)
+	for range 3 {
+		w.check(w.dev.Alive(10 * time.Second))
+	}
+	hung := &pair{workers: []*worker{{poll: w.dev.view.pairs[0].workers[0].poll, done: make(chan struct{}), pong: make(chan struct{}, 1)}}}
+	d := &Device{view: view{pairs: []*pair{hung}}}
+	if err := d.Alive(20 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v", err)
+	}
+	close(hung.workers[0].done)
+	if err := d.Alive(10 * time.Second); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
