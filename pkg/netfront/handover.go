@@ -38,12 +38,15 @@ type HeldFile struct {
 	FD   int
 }
 
-// Bundles of a vif, behind its key. The label of the events is their session's marker,
-// path and value, for a process that cannot read the state.
+// Bundles of a vif, behind its key.
 const (
-	keyTAP        = "/tap"        // "keeper" and "queue-<n>"
-	keyConnection = "/connection" // "state" and "grants"
-	keyEvents     = "/events"     // "events-<n>": of each pair tx's, and rx's if it has its own
+	// KeyConnection has "state", which [CheckState] reads, and "grants".
+	KeyConnection = "/connection"
+	keyTAP        = "/tap" // "keeper" and "queue-<n>"
+	// keyEvents has "events-<n>": of each pair tx's, and rx's if it has its own. The
+	// label is their session's marker, path and value, for a process that cannot read
+	// the state.
+	keyEvents = "/events"
 )
 
 // ErrLeave, as the cause for which the context of [Device.Run] ended, means that the
@@ -128,7 +131,7 @@ func (d *Device) handOver(s *session) (err error) {
 	}
 	crashPoint(crashHeldEvents)
 	connection := []HeldFile{{Name: "state", FD: s.file.fd}, files[events]}
-	return d.cfg.Holder.Put(d.key(keyConnection), strconv.Itoa(stateVersion), connection)
+	return d.cfg.Holder.Put(d.key(KeyConnection), strconv.Itoa(stateVersion), connection)
 }
 
 // forget tells the holder that a bundle is not needed any more.
@@ -150,7 +153,7 @@ func (d *Device) drop(s *session) error {
 	}
 	s.file.setPhase(phaseEnded)
 	crashPoint(crashEnd)
-	return errors.Join(d.forget(keyConnection), d.forget(keyEvents), s.close())
+	return errors.Join(d.forget(KeyConnection), d.forget(keyEvents), s.close())
 }
 
 // poison sees to it that the event files of a session from before a restore are never
@@ -277,7 +280,7 @@ type legacy struct {
 // findLegacy gets what the holder has; nil is nothing.
 func (d *Device) findLegacy() *legacy {
 	l := new(legacy)
-	_, state, err := d.cfg.Holder.Get(d.key(keyConnection))
+	_, state, err := d.cfg.Holder.Get(d.key(KeyConnection))
 	label, events, eventsErr := d.cfg.Holder.Get(d.key(keyEvents))
 	l.state, l.events = state, events
 	l.marker, l.nonce, _ = strings.Cut(label, " ")
@@ -308,7 +311,7 @@ func (d *Device) discard(l *legacy) {
 	if len(l.events) > 0 && restored(d.guest.Store, l.marker, l.nonce) {
 		d.park()
 	}
-	d.forget(keyConnection)
+	d.forget(KeyConnection)
 	d.forget(keyEvents)
 	if err := l.close(); err != nil {
 		d.log.Warn("ending what the last process left", zap.Error(err))
