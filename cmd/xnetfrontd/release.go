@@ -86,8 +86,8 @@ func (r *releaser) release(ctx context.Context) (err error) {
 			return r.awaitKernel(ctx, "the kernel's %s has it already, connected%s")
 		}
 	}
-	if pid, taken := lockOwner(r.lockDir, r.devid); taken {
-		return fmt.Errorf("xnetfrontd, pid %s, serves it: stop that first (systemctl stop xnetfrontd), or take the vif out of its configuration and restart it", pid)
+	if who, taken := lockOwner(r.lockDir, r.devid); taken {
+		return fmt.Errorf("a daemon serves it, %s: stop that first (systemctl stop xnetfrontd), or take the vif out of its configuration and restart it", who)
 	}
 	// Held to the end, so that no daemon starts in between.
 	lock, err := lockVif(r.lockDir, r.devid)
@@ -122,7 +122,7 @@ func (r *releaser) free(ctx context.Context) error {
 	switch {
 	case errors.Is(err, netfront.ErrNoVif):
 		return fmt.Errorf("%w: %s", netfront.ErrNoVif, existing(ctx, &xen.Guest{Store: r.store}))
-	case err != nil && r.bus != nil:
+	case errors.Is(err, netfront.ErrSilent) && r.bus != nil:
 		return fmt.Errorf("%w; it is not given to the kernel, which would wait for that without an end; run this again when the backend is back", err)
 	case err != nil:
 		return err

@@ -73,8 +73,8 @@ func TestVifThatIsServedIsNotReleased(t *testing.T) {
 	d.await("READY=1")
 	m.awaitState(0, "Connected")
 	o := m.run("release", "--vif", "0")
-	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: xnetfrontd, pid ") ||
-		!strings.HasSuffix(o.errOut, ", serves it: stop that first (systemctl stop xnetfrontd), or take the vif out of its configuration and restart it\n") {
+	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: a daemon serves it, ") ||
+		!strings.HasSuffix(o.errOut, ": stop that first (systemctl stop xnetfrontd), or take the vif out of its configuration and restart it\n") {
 		t.Errorf("%+v", o)
 	}
 	if st := m.frontendNode("state"); st != "4" {
@@ -154,7 +154,7 @@ func TestVifWhoseBackendIsDeadIsNotBound(t *testing.T) {
 	var out bytes.Buffer
 	r := m.releaser(k, &out)
 	r.limit = 200 * time.Millisecond
-	wantMessage(t, r.release(t.Context()), "the backend /local/domain/0/backend/vif/1/0 in domain 0 stays Connected and does not get to InitWait;"+
+	wantMessage(t, r.release(t.Context()), "the backend does not answer: /local/domain/0/backend/vif/1/0 in domain 0 stays Connected and does not get to InitWait;"+
 		" it is not given to the kernel, which would wait for that without an end; run this again when the backend is back")
 	k.wantWritten()
 	m.wantFree(before)
