@@ -9,6 +9,11 @@ import (
 func All() []Scenario {
 	return []Scenario{
 		connect(),
+		bulk(),
+		vlan(),
+		multiqueue(),
+		features(),
+		rate(),
 	}
 }
 

@@ -88,7 +88,7 @@ func (c *Send) send(ctx context.Context, conn *net.TCPConn, seed uint64) error {
 	buf := make([]byte, chunk)
 	for left := c.Bytes; left > 0; {
 		b := buf[:min(left, chunk)]
-		stream.Read(b) // never fails
+		stream.fill(b)
 		hash.Write(b)
 		if n, err := conn.Write(b); err != nil {
 			return fmt.Errorf("after %d bytes: %w", c.Bytes-left+uint64(n), err)

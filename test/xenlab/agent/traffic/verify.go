@@ -5,15 +5,16 @@ import "encoding/binary"
 // The checksums of a frame, computed anew from nothing but the standards (RFC 791,
 // 768, 793, 8200), and with no line in common with what pkg/tap does about them.
 
-// sumKind is a checksum that a frame can have.
-type sumKind string
+// SumKind is a checksum that a frame can have.
+type SumKind string
 
+// The checksums that are looked at.
 const (
-	sumIPv4 sumKind = "ipv4"
-	sumTCP4 sumKind = "tcp4"
-	sumUDP4 sumKind = "udp4"
-	sumTCP6 sumKind = "tcp6"
-	sumUDP6 sumKind = "udp6"
+	SumIPv4 SumKind = "ipv4"
+	SumTCP4 SumKind = "tcp4"
+	SumUDP4 SumKind = "udp4"
+	SumTCP6 SumKind = "tcp6"
+	SumUDP6 SumKind = "udp6"
 )
 
 // sumState is what was found in a checksum's place.
@@ -28,7 +29,7 @@ const (
 
 // checksum is one that was checked.
 type checksum struct {
-	kind  sumKind
+	kind  SumKind
 	state sumState
 }
 
@@ -72,9 +73,9 @@ func checksums(frame []byte) []checksum {
 func ipv4Sums(b []byte) []checksum {
 	header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
 	if header < 20 || header > len(b) || total < header || total > len(b) {
-		return []checksum{{sumIPv4, sumBad}}
+		return []checksum{{SumIPv4, sumBad}}
 	}
-	sums := []checksum{{sumIPv4, sumGood}}
+	sums := []checksum{{SumIPv4, sumGood}}
 	if onesSum(0, b[:header]) != 0xffff {
 		sums[0].state = sumBad
 	}
@@ -85,9 +86,9 @@ func ipv4Sums(b []byte) []checksum {
 	pseudo := onesSum(uint32(b[9])+uint32(total-header), b[12:20])
 	switch b[9] {
 	case protocolTCP:
-		sums = append(sums, checksum{sumTCP4, l4State(b[header:total], pseudo, 16, false)})
+		sums = append(sums, checksum{SumTCP4, l4State(b[header:total], pseudo, 16, false)})
 	case protocolUDP:
-		sums = append(sums, checksum{sumUDP4, l4State(b[header:total], pseudo, 6, true)})
+		sums = append(sums, checksum{SumUDP4, l4State(b[header:total], pseudo, 6, true)})
 	}
 	return sums
 }
@@ -101,9 +102,9 @@ func ipv6Sums(b []byte) []checksum {
 	pseudo := onesSum(uint32(b[6])+uint32(payload), b[8:40])
 	switch b[6] {
 	case protocolTCP:
-		return []checksum{{sumTCP6, l4State(l4, pseudo, 16, false)}}
+		return []checksum{{SumTCP6, l4State(l4, pseudo, 16, false)}}
 	case protocolUDP:
-		return []checksum{{sumUDP6, l4State(l4, pseudo, 6, false)}}
+		return []checksum{{SumUDP6, l4State(l4, pseudo, 6, false)}}
 	}
 	return nil
 }

@@ -55,14 +55,14 @@ func TestEveryFlippedBitOfASummedByteIsSeen(t *testing.T) {
 		v6   bool
 		l4   gopacket.SerializableLayer
 		tags int
-		want []sumKind
+		want []SumKind
 	}{
-		{"TCP over IPv4", false, &layers.TCP{SrcPort: 1, DstPort: 2, ACK: true}, 0, []sumKind{sumIPv4, sumTCP4}},
-		{"UDP over IPv4", false, &layers.UDP{SrcPort: 1, DstPort: 2}, 0, []sumKind{sumIPv4, sumUDP4}},
-		{"TCP over IPv6", true, &layers.TCP{SrcPort: 1, DstPort: 2, ACK: true}, 0, []sumKind{sumTCP6}},
-		{"UDP over IPv6", true, &layers.UDP{SrcPort: 1, DstPort: 2}, 0, []sumKind{sumUDP6}},
-		{"TCP over IPv4, tagged", false, &layers.TCP{SrcPort: 1, DstPort: 2, SYN: true}, 1, []sumKind{sumIPv4, sumTCP4}},
-		{"TCP over IPv6, two tags", true, &layers.TCP{SrcPort: 1, DstPort: 2, SYN: true}, 2, []sumKind{sumTCP6}},
+		{"TCP over IPv4", false, &layers.TCP{SrcPort: 1, DstPort: 2, ACK: true}, 0, []SumKind{SumIPv4, SumTCP4}},
+		{"UDP over IPv4", false, &layers.UDP{SrcPort: 1, DstPort: 2}, 0, []SumKind{SumIPv4, SumUDP4}},
+		{"TCP over IPv6", true, &layers.TCP{SrcPort: 1, DstPort: 2, ACK: true}, 0, []SumKind{SumTCP6}},
+		{"UDP over IPv6", true, &layers.UDP{SrcPort: 1, DstPort: 2}, 0, []SumKind{SumUDP6}},
+		{"TCP over IPv4, tagged", false, &layers.TCP{SrcPort: 1, DstPort: 2, SYN: true}, 1, []SumKind{SumIPv4, SumTCP4}},
+		{"TCP over IPv6, two tags", true, &layers.TCP{SrcPort: 1, DstPort: 2, SYN: true}, 2, []SumKind{SumTCP6}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			frame := frameOf(t, c.v6, c.l4, payload, c.tags)
@@ -119,14 +119,14 @@ func TestFragmentsAndMissingUDPSumsAreNotCounted(t *testing.T) {
 	frame := frameOf(t, false, &layers.UDP{SrcPort: 1, DstPort: 2}, []byte("payload"), 0)
 	none := slices.Clone(frame)
 	none[40], none[41] = 0, 0
-	if got := checksums(none); !slices.Equal(got, []checksum{{sumIPv4, sumGood}, {sumUDP4, sumNone}}) {
+	if got := checksums(none); !slices.Equal(got, []checksum{{SumIPv4, sumGood}, {SumUDP4, sumNone}}) {
 		t.Errorf("no UDP sum: %v", got)
 	}
 	part := slices.Clone(frame)
 	part[20] |= 0x20 // more fragments
 	part[24], part[25] = 0, 0
 	binary.BigEndian.PutUint16(part[24:], ^onesSum(0, part[14:34]))
-	if got := checksums(part); !slices.Equal(got, []checksum{{sumIPv4, sumGood}}) {
+	if got := checksums(part); !slices.Equal(got, []checksum{{SumIPv4, sumGood}}) {
 		t.Errorf("fragment: %v", got)
 	}
 }

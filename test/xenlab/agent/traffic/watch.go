@@ -33,9 +33,9 @@ type Direction struct {
 	// By kind of checksum; with --verify only. Unfinished is what the kernel leaves to
 	// a device, and says so, with the pseudo-header's sum rightly in place; the same
 	// without the kernel's word for it is bad.
-	Good       map[sumKind]int `json:"good,omitempty"`
-	Bad        map[sumKind]int `json:"bad,omitempty"`
-	Unfinished map[sumKind]int `json:"unfinished,omitempty"`
+	Good       map[SumKind]int `json:"good,omitempty"`
+	Bad        map[SumKind]int `json:"bad,omitempty"`
+	Unfinished map[SumKind]int `json:"unfinished,omitempty"`
 }
 
 // WatchFrames is the command "watch-frames".
@@ -188,9 +188,9 @@ func (w *watcher) frame(b []byte, outgoing bool, aux auxdata) {
 	}
 }
 
-func count(m *map[sumKind]int, k sumKind) {
+func count(m *map[SumKind]int, k SumKind) {
 	if *m == nil {
-		*m = make(map[sumKind]int)
+		*m = make(map[SumKind]int)
 	}
 	(*m)[k]++
 }

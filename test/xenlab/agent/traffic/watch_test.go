@@ -18,7 +18,7 @@ func TestWatchSeesSuperFramesAndTheirUnfinishedSums(t *testing.T) {
 	var f Frames
 	w.result(&f)
 	w.end()
-	if f.In.Large == 0 || f.In.Largest < 3000 || f.In.Unfinished[sumTCP4] == 0 {
+	if f.In.Large == 0 || f.In.Largest < 3000 || f.In.Unfinished[SumTCP4] == 0 {
 		t.Errorf("in: %+v", f.In)
 	}
 	if f.In.Bytes < 8000000 || f.Out.Frames == 0 || f.Missed != 0 || len(f.In.Bad)+len(f.Out.Bad) != 0 {
@@ -44,7 +44,7 @@ func TestWatchVerifiesEverySumOfAWireWithoutOffloads(t *testing.T) {
 	var f Frames
 	w.result(&f)
 	w.end()
-	for _, k := range []sumKind{sumIPv4, sumTCP4, sumUDP4, sumTCP6, sumUDP6} {
+	for _, k := range []SumKind{SumIPv4, SumTCP4, SumUDP4, SumTCP6, SumUDP6} {
 		if f.In.Good[k] < 100 {
 			t.Errorf("%d good sums of %s", f.In.Good[k], k)
 		}
