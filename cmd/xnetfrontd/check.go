@@ -42,23 +42,54 @@ func (c *checkCmd) Run(s streams) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
+	err = c.checkAll(ctx, cfg, guest, sys, s.out)
+	return errors.Join(err, guest.Close())
+}
+
+// checkAll looks at every vif that run would serve now, and names the tables for
+// which there is none.
+func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.Guest, sys system, out io.Writer) error {
+	vifs, err := netfront.Vifs(ctx, guest.Store)
+	if err != nil {
+		return err
+	}
 	var problems []error
-	for _, conf := range cfg.Vifs {
-		k := checker{guest: guest, conf: conf, sys: sys, x: c.xenFlags}
-		for _, p := range k.check(ctx) {
-			problems = append(problems, fmt.Errorf("vif %d: %w", conf.DevID, p))
+	used := map[config.Selector]bool{}
+	for _, p := range vifs {
+		table, ok := cfg.For(p.DevID, p.MAC)
+		if !ok {
+			continue
 		}
-		if err := k.print(s.out); err != nil {
+		used[table.Match] = true
+		k := checker{guest: guest, devid: p.DevID, tap: table.TAPName(p.DevID), conf: frontendConfig(table, p.DevID), sys: sys, x: c.xenFlags}
+		for _, p := range k.check(ctx) {
+			problems = append(problems, fmt.Errorf("vif %d: %w", k.devid, p))
+		}
+		if err := k.print(out); err != nil {
 			return err
 		}
 	}
-	return errors.Join(append(problems, guest.Close())...)
+	for _, table := range cfg.Vifs {
+		if used[table.Match] {
+			continue
+		}
+		has := has(table.Match, vifs)
+		if _, err := fmt.Fprintf(out, "vif %s\n  %-9s run waits for it: %s\n", table.Match, "not there", has); err != nil {
+			return err
+		}
+		if !table.Match.All() {
+			problems = append(problems, fmt.Errorf("vif %s: %w: %s", table.Match, netfront.ErrNoVif, has))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // checker looks at one vif.
 type checker struct {
 	guest *xen.Guest
-	conf  config.Vif
+	devid int
+	tap   string
+	conf  netfront.Config
 	sys   system
 	x     xenFlags
 	lines bytes.Buffer
@@ -76,21 +107,21 @@ func (k *checker) check(ctx context.Context) []error {
 		k.line("PROBLEM", "%s", oneLine(err))
 	}
 	owned := false
-	if pid, ok := lockOwner(k.x.lockDir(), k.conf.DevID); ok {
+	if who, ok := lockOwner(k.x.lockDir(), k.devid); ok {
 		owned = true
-		problem(fmt.Errorf("another xnetfrontd, pid %s, serves it; see xnetfrontd status", pid))
+		problem(fmt.Errorf("another xnetfrontd serves it: %s; see xnetfrontd status", who))
 	}
 	if !k.x.embedded() {
-		if err := k.sys.checkOwner(k.conf.DevID); err != nil {
+		if err := k.sys.checkOwner(k.devid); err != nil {
 			problem(err)
 		} else {
 			k.line("driver", "no kernel driver has it")
 		}
 	}
-	if _, err := net.InterfaceByName(k.conf.TAP); err == nil && !owned {
-		problem(tapTaken(k.conf.TAP))
+	if _, err := net.InterfaceByName(k.tap); err == nil && !owned {
+		problem(tapTaken(k.tap))
 	}
-	r, err := netfront.Inspect(ctx, k.guest, inspectConfig(k.conf))
+	r, err := netfront.Inspect(ctx, k.guest, k.conf)
 	if err != nil && !silent(r) {
 		problem(explainOpen(ctx, k.guest, k.conf, err))
 	}
@@ -127,6 +158,6 @@ func (k *checker) report(r *netfront.Report) {
 }
 
 func (k *checker) print(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "vif %d on %s\n%s", k.conf.DevID, k.conf.TAP, strings.TrimRight(k.lines.String(), "\n")+"\n")
+	_, err := fmt.Fprintf(w, "vif %d on %s\n%s", k.devid, k.tap, strings.TrimRight(k.lines.String(), "\n")+"\n")
 	return err
 }

@@ -3,10 +3,7 @@ package main
 import (
 	"bufio"
 	"io"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,11 +26,8 @@ func TestReadyDoesNotComeWithoutATAP(t *testing.T) {
 	m := newMachine(t, xensim.Options{}, 0)
 	d := m.start("--vif", "0", "--tap", "lo")
 	<-d.ended
-	if err := d.notes.SetReadDeadline(time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := d.notes.Read(make([]byte, 100)); err == nil {
-		t.Errorf("%d bytes for systemd from a daemon that has no TAP", n)
+	if n := len(d.notes); n > 0 {
+		t.Errorf("%d lines for systemd from a daemon that has no TAP", n)
 	}
 }
 
@@ -99,29 +93,6 @@ func TestStopWithALiveBackendLeavesTheVifToTheNextOwner(t *testing.T) {
 	m.wantNothingLeft("xnf0")
 	m.start("--vif", "0").await("READY=1")
 	m.awaitState(0, "Connected")
-}
-
-func TestOneVifThatFailsLeavesTheOthersAlone(t *testing.T) {
-	m := newMachine(t, xensim.Options{AllowRaise: true}, 0, 2)
-	m.startBackend()
-	file := writeFile(t, filepath.Join(m.dir, "x.toml"), "[[vif]]\ndevid = 0\nqueues = 1\n[[vif]]\ndevid = 1\n[[vif]]\ndevid = 2\ntap = 'lo'\n")
-	d := m.start("--config", file)
-	d.await("READY=1")
-	st := m.awaitState(0, "Connected")
-	if p := st.Vifs[1].Problem; p != "no such vif: this domain has 0, 2" || st.Vifs[1].Device != nil {
-		t.Errorf("vif 1: %+v", st.Vifs[1])
-	}
-	if p := st.Vifs[2].Problem; !strings.Contains(p, "taken") {
-		t.Errorf("vif 2: %+v", st.Vifs[2])
-	}
-	o := runProgram(t, program("status", "--control", m.socket()))
-	if o.code != 0 || !strings.Contains(o.out, "vif 0 on xnf0: Connected") || !strings.Contains(o.out, "vif 1 on xnf1: NOT SERVED: no such vif") {
-		t.Errorf("status: %+v", o)
-	}
-	if code, _ := d.stop(unix.SIGTERM); code != 0 {
-		t.Errorf("exit code %d; it logged:\n%s", code, d.stderr())
-	}
-	m.wantNothingLeft("xnf0")
 }
 
 func TestSecondSignalEndsAStopThatHangs(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/demo"
 )
 
@@ -42,7 +43,7 @@ func (c *demoCmd) Run(s streams) error {
 	if _, err := backendFeatures(c.BackendWithout); err != nil {
 		return err
 	}
-	if _, err := (&configFlags{Vif: new(int), Disable: c.Disable}).load(); err != nil {
+	if _, err := (&configFlags{Vif: new(config.Selector), Disable: c.Disable}).load(); err != nil {
 		return err
 	}
 	if err := newSystem().checkTUN(); err != nil {

@@ -14,16 +14,16 @@ import (
 // configFlags say what to serve: a file, or one vif on the command line. They belong
 // to run and check.
 type configFlags struct {
-	Config     string   `short:"c" placeholder:"FILE" help:"Configuration file (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
-	Vif        *int     `placeholder:"N" help:"Serve this vif, as the flags below say, instead of a file's."`
-	TAP        string   `name:"tap" placeholder:"NAME" help:"With --vif: name of the TAP (default: xnf<N>)."`
-	Queues     int      `placeholder:"N" help:"With --vif: queues (default: one for each CPU, at most 8)."`
-	MTU        int      `name:"mtu" placeholder:"BYTES" help:"With --vif: MTU (default: what the toolstack says, else 1500)."`
-	TxQueueLen int      `name:"txqueuelen" placeholder:"FRAMES" help:"With --vif: frames the TAP queues before it drops."`
-	Disable    []string `placeholder:"FEATURE" help:"With --vif: features not to negotiate (sg, csum, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels)."`
-	Control    string   `placeholder:"PATH" help:"Control socket (default: the file's, else /run/xnetfrontd/control.sock)."`
-	LogLevel   string   `placeholder:"LEVEL" help:"debug, info, warn or error (default: the file's, else info)."`
-	LogFormat  string   `placeholder:"FORMAT" help:"auto, console or json (default: the file's, else auto: console on a terminal, else json)."`
+	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
+	Vif        *config.Selector `placeholder:"N|MAC|*" help:"Serve this vif, or all of them (*), as the flags below say, instead of a file's."`
+	TAP        string           `name:"tap" placeholder:"NAME" help:"With --vif: name of the TAP, %%d being the vif's number (default: xnf%%d)."`
+	Queues     int              `placeholder:"N" help:"With --vif: queues (default: one for each CPU, at most 8)."`
+	MTU        int              `name:"mtu" placeholder:"BYTES" help:"With --vif: MTU (default: what the toolstack says, else 1500)."`
+	TxQueueLen int              `name:"txqueuelen" placeholder:"FRAMES" help:"With --vif: frames the TAP queues before it drops."`
+	Disable    []string         `placeholder:"FEATURE" help:"With --vif: features not to negotiate (sg, csum, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels)."`
+	Control    string           `placeholder:"PATH" help:"Control socket (default: the file's, else /run/xnetfrontd/control.sock)."`
+	LogLevel   string           `placeholder:"LEVEL" help:"debug, info, warn or error (default: the file's, else info)."`
+	LogFormat  string           `placeholder:"FORMAT" help:"auto, console or json (default: the file's, else auto: console on a terminal, else json)."`
 }
 
 // load returns the configuration that the flags stand for, checked.
@@ -71,20 +71,22 @@ func (f *configFlags) file() (config.Config, error) {
 		return config.Load(f.Config)
 	}
 	if _, err := os.Stat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
-		return config.Config{}, errors.New("nothing to serve: give --vif N, or --config FILE, or write " + config.DefaultPath)
+		return config.Config{}, errors.New("nothing to serve: give --vif, or --config FILE, or write " + config.DefaultPath)
 	}
 	return config.Load(config.DefaultPath)
 }
 
-// frontendConfig is what netfront is told about v.
-func frontendConfig(v config.Vif) netfront.Config {
+// frontendConfig is what netfront is told about vif devid, which is served by v. It
+// logs nothing.
+func frontendConfig(v config.Vif, devid int) netfront.Config {
 	cfg := netfront.Config{
-		DevID:      v.DevID,
-		TAPName:    v.TAP,
+		DevID:      devid,
+		TAPName:    v.TAPName(devid),
 		TxQueueLen: v.TxQueueLen,
 		MTU:        v.MTU,
 		Queues:     v.Queues,
 		Features:   netfront.AllFeatures(),
+		Logger:     zap.NewNop(),
 	}
 	off := map[string]*bool{
 		"sg":             &cfg.Features.SG,
@@ -97,12 +99,5 @@ func frontendConfig(v config.Vif) netfront.Config {
 	for _, name := range v.Disable {
 		*off[name] = false // config knows no other names
 	}
-	return cfg
-}
-
-// inspectConfig is frontendConfig for a look that logs nothing.
-func inspectConfig(v config.Vif) netfront.Config {
-	cfg := frontendConfig(v)
-	cfg.Logger = zap.NewNop()
 	return cfg
 }

@@ -1,19 +1,24 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// vifLock says that this process serves a vif. It ends with the process, however
-// that ends.
-type vifLock struct{ f *os.File }
+// vifLock says that this process serves the vif with a number. It is an flock, so it
+// ends with the process, however that ends, and is nobody's by accident.
+type vifLock struct {
+	f     *os.File
+	devid int
+}
 
 // lockVif takes the lock of a vif, which is the file vif-N.lock in dir. When it is
 // taken, the error names the process that has it.
@@ -28,30 +33,19 @@ func lockVif(dir string, devid int) (*vifLock, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("another xnetfrontd, pid %s, serves it (lock %s); stop that one first", readOwner(path), path)
+			err = fmt.Errorf("another xnetfrontd serves it: %s; stop that one first (lock %s)", findOwner(path), path)
 		} else {
 			err = fmt.Errorf("lock %s: %w", path, err)
 		}
 		return nil, errors.Join(err, f.Close())
 	}
-	// The number is for people; the lock itself is the flock. The file stays when the
-	// process ends: removing it would let two processes lock two files of one name.
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
+	// What is in the file is for people; the lock itself is the flock. The file stays
+	// when the process ends: removing it would let two processes lock two files of one
+	// name.
+	if err := writeOwner(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("write lock: %w", err), f.Close())
 	}
-	return &vifLock{f}, nil
-}
-
-func readOwner(path string) string {
-	b, err := os.ReadFile(path)
-	if pid := strings.TrimSpace(string(b)); err == nil && pid != "" {
-		return pid
-	}
-	return "unknown"
+	return &vifLock{f, devid}, nil
 }
 
 func (l *vifLock) release() error { return l.f.Close() }
@@ -61,7 +55,7 @@ func lockPath(dir string, devid int) string {
 }
 
 // lockOwner says which process has a vif's lock, without taking it.
-func lockOwner(dir string, devid int) (pid string, taken bool) {
+func lockOwner(dir string, devid int) (who string, taken bool) {
 	f, err := os.Open(lockPath(dir, devid))
 	if err != nil {
 		return "", false // nobody ever made it, or it cannot be known
@@ -70,5 +64,68 @@ func lockOwner(dir string, devid int) (pid string, taken bool) {
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
 		return "", false
 	}
-	return readOwner(f.Name()), true
+	return findOwner(f.Name()), true
+}
+
+// owner is a process that has, or had, a lock. Ticks, the start of the process as the
+// kernel counts it, tells it from a later one with the same number.
+type owner struct {
+	PID     int       `json:"pid"`
+	Ticks   uint64    `json:"start_ticks"`
+	Command string    `json:"command"`
+	Since   time.Time `json:"since"`
+}
+
+func (o owner) String() string {
+	return fmt.Sprintf("pid %d (%s), since %s", o.PID, o.Command, o.Since.Format(time.DateTime+" MST"))
+}
+
+func writeOwner(f *os.File) error {
+	o := owner{PID: os.Getpid(), Command: strings.Join(os.Args, " "), Since: time.Now()}
+	var err error
+	if o.Ticks, err = startTicks(o.PID); err != nil {
+		return err
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(append(text, '\n'), 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(text)) + 1)
+}
+
+// findOwner says who has a lock that is taken. One that was taken this moment can
+// still have the last owner's name in its file, which is recognised by that process
+// being gone.
+func findOwner(path string) string {
+	const tries = 10
+	for range tries {
+		var o owner
+		text, err := os.ReadFile(path)
+		if err == nil && json.Unmarshal(text, &o) == nil {
+			if ticks, err := startTicks(o.PID); err == nil && ticks == o.Ticks {
+				return o.String()
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return "a process that cannot be seen from here"
+}
+
+// startTicks is when a process started, in clock ticks since the boot (field 22 of
+// /proc/PID/stat, proc(5)). The name in field 2 can hold anything, parentheses too.
+func startTicks(pid int) (uint64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
+	const state, start = 3, 22
+	fields := strings.Fields(rest)
+	if len(fields) <= start-state {
+		return 0, fmt.Errorf("/proc/%d/stat: %w", pid, unix.EINVAL)
+	}
+	return strconv.ParseUint(fields[start-state], 10, 64)
 }

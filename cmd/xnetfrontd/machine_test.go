@@ -92,7 +92,7 @@ type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	errOut bytes.Buffer
-	notes  *net.UnixConn // what it tells systemd
+	notes  chan string // what it tells systemd; closed when the test ends
 	ended  chan struct{}
 }
 
@@ -104,8 +104,13 @@ func (m *machine) start(args ...string) *process {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.t.Cleanup(func() { notes.Close() })
-	d := &process{t: m.t, cmd: program(m.args("run", args...)...), notes: notes, ended: make(chan struct{})}
+	d := &process{t: m.t, cmd: program(m.args("run", args...)...), notes: make(chan string, 1<<16), ended: make(chan struct{})}
+	m.t.Cleanup(func() {
+		notes.Close()
+		for range d.notes {
+		}
+	})
+	go d.listen(notes)
 	d.cmd.Env = append(d.cmd.Env, "NOTIFY_SOCKET="+path)
 	d.cmd.Stderr = &d.errOut
 	if err := m.space.Start(d.cmd); err != nil {
@@ -118,6 +123,9 @@ func (m *machine) start(args ...string) *process {
 	m.t.Cleanup(func() {
 		d.cmd.Process.Kill()
 		<-d.ended
+		if m.t.Failed() {
+			m.t.Logf("the daemon logged:\n%s", d.errOut.String())
+		}
 	})
 	return d
 }
@@ -141,6 +149,8 @@ func (m *machine) run(command string, args ...string) outcome {
 	if err := m.space.Start(cmd); err != nil {
 		m.t.Fatal(err)
 	}
+	hang := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer hang.Stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		m.t.Fatal(err)
@@ -170,22 +180,33 @@ func (m *machine) wantNothingLeft(taps ...string) {
 	}
 }
 
+// listen reads as systemd does: a daemon that tells something does not wait long.
+func (d *process) listen(notes *net.UnixConn) {
+	defer close(d.notes)
+	buf := make([]byte, 4096)
+	for {
+		n, err := notes.Read(buf)
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			d.notes <- strings.TrimSpace(line)
+		}
+	}
+}
+
 // await waits until the daemon tells systemd a state.
 func (d *process) await(state string) {
 	d.t.Helper()
-	if err := d.notes.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		d.t.Fatal(err)
-	}
-	buf := make([]byte, 4096)
+	limit := time.After(patience)
 	for {
-		n, err := d.notes.Read(buf)
-		if err != nil {
-			d.t.Fatalf("no %s from the daemon: %v; it logged:\n%s", state, err, d.stderr())
-		}
-		for line := range strings.Lines(string(buf[:n])) {
-			if strings.TrimSpace(line) == state {
+		select {
+		case note := <-d.notes:
+			if note == state {
 				return
 			}
+		case <-limit:
+			d.t.Fatalf("no %s from the daemon; it logged:\n%s", state, d.stderr())
 		}
 	}
 }

@@ -3,12 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"os/signal"
-	"strings"
+	"net"
 	"sync"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
@@ -16,12 +12,8 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
-
-// stopLimit is the longest that a stop takes. A backend that is alive needs a
-// fraction of a second and a dead one not much more; what is still there then is a
-// fault, and the kernel frees it better than we do.
-const stopLimit = 10 * time.Second
 
 type runCmd struct {
 	configFlags
@@ -29,10 +21,18 @@ type runCmd struct {
 }
 
 func (c *runCmd) Help() string {
-	return `Says READY=1 to systemd as soon as every TAP exists: a guest must boot while its
-backend is down. A stop closes the vif and leaves it as the toolstack made it, free
-for any other frontend, with its grants freed and no TAP behind. A second signal, or
-a stop that takes longer than 10 s, ends it with exit code 1.`
+	return `Says READY=1 to systemd as soon as the TAP of every vif that is there exists: a guest
+must boot while its backend is down. A vif that is attached later is served then, and
+one that is detached keeps its TAP, as the configuration says.
+
+SIGTERM, SIGINT  stop: close the vifs and leave them as the toolstack made them, free
+                 for any other frontend, with no grant and no TAP behind
+SIGUSR2          leave everything as it is for the next process, where there is a
+                 holder (xnetfrontd hold) that keeps it; else the same as SIGTERM
+SIGHUP           read the configuration again; vifs of which nothing changes go on
+
+A second signal, or a stop that takes longer than 10 s, ends it with exit code 1. So
+does a start that finds nothing it can serve, as when another daemon serves it all.`
 }
 
 func (c *runCmd) Run(streams) error {
@@ -45,101 +45,105 @@ func (c *runCmd) Run(streams) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }() // fails on terminals and pipes, with nothing lost
-	ctx, stopped := untilSignal(log)
-	defer stopped()
-	return serve(ctx, cfg, c.xenFlags, newSystem(), log)
+	sig := catchSignals(log, unix.SIGUSR2, unix.SIGHUP)
+	defer sig.close()
+	d := daemonRun{xen: c.xenFlags, sys: newSystem(), log: log, load: c.load}
+	return d.serve(sig.ctx, cfg, sig.reload)
 }
 
-// untilSignal returns a context that ends with SIGTERM or SIGINT. From then on a
-// second signal, or stopLimit, ends the process with exit code 1. The function that
-// it returns ends the watch.
-func untilSignal(log *zap.Logger) (context.Context, func()) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer cancel()
-		select {
-		case <-done:
-			return
-		case s := <-signals:
-			log.Info("stopping", zap.Stringer("signal", s))
-			cancel()
-		}
-		select {
-		case <-done:
-		case s := <-signals:
-			log.Error("forced to stop by a second signal", zap.Stringer("signal", s))
-			os.Exit(exitRuntime)
-		case <-time.After(stopLimit):
-			log.Error("stop took too long: ending as it is", zap.Duration("limit", stopLimit))
-			os.Exit(exitRuntime)
-		}
+// daemonRun is one run of the daemon.
+type daemonRun struct {
+	xen  xenFlags
+	sys  system
+	log  *zap.Logger
+	load func() (config.Config, error) // reads the configuration again
+}
+
+// serve is the daemon: it makes the TAPs, tells systemd, and serves the vifs until ctx
+// ends. With netfront.ErrLeave as the cause of that, the vifs are left as they are.
+func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan struct{}) (err error) {
+	super := newSupervisor(cfg, d.log)
+	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log}
+	super.make = func(table config.Vif, devid int, mac net.HardwareAddr) steps {
+		return newVif(at, table, devid, mac)
+	}
+	scan := &scanner{place: at}
+	vifs, err := scan.open(ctx)
+	if err != nil {
+		return unlessStopped(ctx, err)
+	}
+	inner, stopInner := context.WithCancel(ctx)
+	var parts sync.WaitGroup // what serves no vif
+	defer func() {
+		stopInner()
+		parts.Wait()
+		err = errors.Join(err, scan.close())
 	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(done)
+	if err := super.start(ctx, vifs); err != nil {
+		super.stop(nil)
+		return unlessStopped(ctx, err)
 	}
-}
-
-// serve is the daemon: it opens every vif, tells systemd, and serves them until ctx
-// ends or none of them can be served any more. An error of one vif leaves the others
-// alone.
-func serve(ctx context.Context, cfg config.Config, x xenFlags, sys system, log *zap.Logger) (err error) {
-	vifs, err := openVifs(ctx, cfg.Vifs, x, sys, log)
+	server, err := control.NewServer(cfg.Control, newReporter(super).status)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop while it started
-		}
-		return err
-	}
-	defer func() { err = errors.Join(err, closeVifs(vifs)) }()
-	server, err := control.NewServer(cfg.Control, newReporter(vifs).status)
-	if err != nil {
+		super.stop(nil)
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 
-	notify(log, daemon.SdNotifyReady+"\nSTATUS="+summary(vifs))
-	log.Info("ready", zap.String("version", version), zap.String("control", cfg.Control))
-	var serving sync.WaitGroup
-	for _, v := range vifs {
-		serving.Go(func() { v.run(ctx) })
+	tell := newTeller(d.log)
+	tell.ready()
+	d.log.Info("ready", zap.String("version", version), zap.String("control", cfg.Control))
+	scans, configs := make(chan []netfront.Vif), make(chan config.Config)
+	parts.Go(func() { tell.run(inner) })
+	parts.Go(func() { scan.run(inner, scans) })
+	parts.Go(func() { d.reread(inner, cfg, reload, configs, tell) })
+	if limit, err := daemon.SdWatchdogEnabled(false); err != nil {
+		d.log.Warn("systemd's watchdog is left alone", zap.Error(err))
+	} else if limit > 0 {
+		parts.Go(func() { feedWatchdog(inner, limit, super.alive, tell.alive, d.log) })
 	}
-	served := make(chan struct{})
-	go func() {
-		serving.Wait()
-		close(served)
-	}()
-	select {
-	case <-ctx.Done():
-	case <-served:
-	}
-	if ctx.Err() == nil {
-		return errors.New("no vif is served any more: " + summary(vifs))
-	}
-	notify(log, daemon.SdNotifyStopping)
-	<-served
-	log.Info("stopped")
+	super.run(ctx, scans, configs, func() { tell.status(summary(super)) })
+
+	tell.stopping()
+	super.stop(context.Cause(ctx))
+	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(context.Cause(ctx), netfront.ErrLeave)))
 	return nil
 }
 
-// notify tells systemd, if it listens.
-func notify(log *zap.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not told", zap.String("state", state), zap.Error(err))
+// unlessStopped is err, or nil when somebody has told the daemon to end while it
+// started.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
-// summary is one line about every vif.
-func summary(vifs []*vif) string {
-	texts := make([]string, len(vifs))
-	for i, v := range vifs {
-		texts[i] = fmt.Sprintf("vif %d: TAP %s", v.conf.DevID, v.conf.TAP)
-		if p := v.trouble(); p != "" {
-			texts[i] = fmt.Sprintf("vif %d: not served: %s", v.conf.DevID, p)
+// reread reads the configuration again whenever it is told to, until ctx ends. One
+// that cannot be used changes nothing.
+func (d *daemonRun) reread(ctx context.Context, now config.Config, reload <-chan struct{}, configs chan<- config.Config, tell *teller) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
 		}
+		tell.reloading()
+		cfg, err := d.load()
+		if err != nil {
+			d.log.Error("the configuration stays as it was", zap.String("error", oneLine(err)))
+			tell.reloaded()
+			continue
+		}
+		if cfg.Control != now.Control || cfg.Log != now.Log {
+			d.log.Warn("a change of control or log takes effect with a restart")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case configs <- cfg:
+		}
+		d.log.Info("configuration read again", zap.Int("tables", len(cfg.Vifs)))
+		tell.reloaded()
 	}
-	return strings.Join(texts, ", ")
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
@@ -20,10 +21,6 @@ func TestWhatCannotBeServedIsOneLineAndChangesNothing(t *testing.T) {
 		args []string
 		line string
 	}{
-		{"vif not there", xensim.Options{}, []int{3, 0}, []string{"--vif", "9"},
-			"vif 9: no such vif: this domain has 0, 3"},
-		{"no vif at all", xensim.Options{}, nil, []string{"--vif", "0"},
-			"vif 0: no such vif: this domain has none; attach one with `xl network-attach` in domain 0"},
 		{"TAP name taken", xensim.Options{}, []int{0}, []string{"--vif", "0", "--tap", "lo"},
 			"vif 0: TAP \"lo\": name is taken by another link: choose another `tap`, or remove that link with `ip link del lo`"},
 		{"grant limit too small", xensim.Options{GrantLimit: 40}, []int{0}, []string{"--vif", "0"},
@@ -73,7 +70,7 @@ func TestCheckOfAVifWhoseBackendIsDownIsNoProblem(t *testing.T) {
 func TestEmbeddedXenThatIsNotThereIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	o := runProgram(t, program("run", "--xen", dir, "--vif", "0"))
-	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: embedded Xen in "+dir+": ") || strings.Count(o.errOut, "\n") != 1 {
+	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: embedded Xen in "+dir+": ") || strings.Count(o.errOut, "\n") != 1 {
 		t.Errorf("%+v", o)
 	}
 }
@@ -84,10 +81,19 @@ func TestSecondDaemonForAVifIsToldWhoServesIt(t *testing.T) {
 	first.await("READY=1")
 	pid := first.cmd.Process.Pid
 	lock := filepath.Join(m.dir, "locks-1", "vif-0.lock")
-	o := m.run("run", "--vif", "0", "--tap", "other", "--control", m.dir+"/other.sock")
-	wantError(t, o, exitRuntime, fmt.Sprintf("vif 0: another xnetfrontd, pid %d, serves it (lock %s); stop that one first", pid, lock))
-	o = m.run("check", "--vif", "0")
-	wantError(t, o, exitRuntime, fmt.Sprintf("vif 0: another xnetfrontd, pid %d, serves it; see xnetfrontd status", pid))
+	who := fmt.Sprintf("pid %d (/proc/self/exe run --xen %s ", pid, m.dir)
+	for _, vif := range []string{"0", "00:16:3e:00:00:00", "*"} {
+		o := m.run("run", "--vif", vif, "--tap", "other%d", "--control", m.dir+"/other.sock")
+		if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) ||
+			!strings.Contains(o.errOut, "), since "+time.Now().Format("2006-")) ||
+			!strings.HasSuffix(o.errOut, "; stop that one first (lock "+lock+")\n") || strings.Count(o.errOut, "\n") != 1 {
+			t.Errorf("%s: %+v", vif, o)
+		}
+	}
+	o := m.run("check", "--vif", "0")
+	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) || !strings.HasSuffix(o.errOut, "; see xnetfrontd status\n") {
+		t.Errorf("%+v", o)
+	}
 	// The end of the process is the end of the lock, however it ends.
 	first.stderr()
 	second := m.start("--vif", "0", "--tap", "other")

@@ -9,7 +9,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string { return writeFile(t, filepath.Join(dir, name), text) }
 	features := "sg, csum, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels"
-	tapName := "an interface name: 1 to 15 printable bytes without '/', ':', '%' or spaces"
+	tapName := "an interface name: 1 to 15 printable bytes without '/', ':', '%' or spaces, the vif's number (up to 5 digits) put in for a %d"
 	badKey := file("key.toml", "[[vif]]\ndevid = 0\ntpa = 'x'\n")
 	badValue := file("value.toml", "\n[[vif]]\ndevid = 0\nqueues = 'four'\n")
 	good := file("good.toml", "[[vif]]\ndevid = 0\n")
@@ -18,11 +18,12 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		line string
 	}{
-		{"no command", nil, `expected one of "run", "check", "status", "release", "demo", ...; see xnetfrontd --help`},
+		{"no command", nil, `expected one of "run", "check", "status", "release", "hold", ...; see xnetfrontd --help`},
 		{"unknown command", []string{"start"}, "unexpected argument start; see xnetfrontd --help"},
 		{"unknown flag", []string{"run", "--foo"}, "unknown flag --foo; see xnetfrontd --help"},
-		{"not a number", []string{"run", "--vif", "eth0"}, `--vif: expected a valid 64 bit int but got "eth0"; see xnetfrontd --help`},
-		{"vif out of range", []string{"run", "--vif", "70000"}, "command line: vif.devid = 70000: expected a whole number from 0 to 65535"},
+		{"not a number", []string{"run", "--vif", "eth0"}, `--vif: "eth0": expected a vif's number from 0 to 65535, its MAC address such as 00:16:3e:01:02:03, or "*" for all; see xnetfrontd --help`},
+		{"vif out of range", []string{"run", "--vif", "70000"}, `--vif: "70000": expected a vif's number from 0 to 65535, its MAC address such as 00:16:3e:01:02:03, or "*" for all; see xnetfrontd --help`},
+		{"one TAP for all vifs", []string{"run", "--vif", "*", "--tap", "wan"}, `command line: vif.tap = "wan": expected a name with %d for the vif's number, since the table is for every vif`},
 		{"TAP name too long", []string{"run", "--vif", "0", "--tap", "sixteen-bytes-16"}, `command line: vif.tap = "sixteen-bytes-16" (16 bytes): expected ` + tapName},
 		{"MTU too small", []string{"check", "--vif", "0", "--mtu", "20"}, "command line: vif.mtu = 20: expected 0 (what the toolstack says) or a whole number from 68 to 65517"},
 		{"too many queues", []string{"run", "--vif", "0", "--queues", "100"}, "command line: vif.queues = 100: expected a whole number from 0 (one for each CPU) to 64"},
@@ -33,7 +34,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"TAP of no vif", []string{"run", "--tap", "x"}, "--tap, --queues, --mtu, --txqueuelen and --disable describe the vif of --vif: give that too, or put them into the configuration file"},
 		{"file and vif", []string{"run", "--config", good, "--vif", "0"}, "--config and --vif exclude each other: the vif belongs into the file as a [[vif]] table"},
 		{"no file", []string{"run", "--config", dir + "/none.toml"}, "read configuration: open " + dir + "/none.toml: no such file or directory"},
-		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, tap, queues, mtu, txqueuelen, disable in [vif]"},
+		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, queues, mtu, txqueuelen, disable in [vif]"},
 		{"wrong value", []string{"check", "--config", badValue}, badValue + ":4: vif.queues = 'four': expected a whole number from 0 (one for each CPU) to 64"},
 		{"level over a good file", []string{"run", "--config", good, "--log-level", "x"}, `command line: log.level = "x": expected one of debug, info, warn, error`},
 		{"demo size", []string{"demo", "--size", "1TB"}, `--size: size "1TB": expected a whole number of bytes, KiB, MiB or GiB; see xnetfrontd --help`},

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"net"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -16,157 +17,219 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-// vif is one configured interface. It shares nothing with the others, not even the
-// connection to xenstore.
+// frontend is what carries a vif's frames: a netfront.Device.
+type frontend interface {
+	Run(ctx context.Context) error
+	Close() error
+	Status() netfront.Status
+	Alive(timeout time.Duration) error
+}
+
+// place is where vifs are served: the hypervisor, the machine, what is configured,
+// and the log.
+type place struct {
+	xen xenFlags
+	sys system
+	cfg *atomic.Pointer[config.Config]
+	log *zap.Logger
+}
+
+// vif is one interface of the guest and what serves it, in steps: open, run, close.
+// It shares nothing with the others, not even the connection to xenstore. The steps
+// belong to one goroutine, with own, disown and locate; the other methods may be called
+// by any.
 type vif struct {
-	conf config.Vif
-	log  *zap.Logger
+	place
+	lock  *vifLock // of the number that the vif has now; nil while it is away
+	guest *xen.Guest
 
-	lock   *vifLock
-	guest  *xen.Guest
-	device *netfront.Device
-
-	mu      sync.Mutex
-	problem string // why it is not served; empty while it is
+	mu    sync.Mutex
+	id    identity
+	front frontend
 }
 
-// openVifs opens what was configured. It fails if there is nothing at all to serve;
-// else a vif that cannot be opened is logged, and there with its problem.
-func openVifs(ctx context.Context, confs []config.Vif, x xenFlags, sys system, log *zap.Logger) ([]*vif, error) {
-	var vifs []*vif
-	var errs []error
-	for _, conf := range confs {
-		v := &vif{conf: conf, log: log.With(zap.Int("vif", conf.DevID))}
-		if err := v.open(ctx, x, sys, log); err != nil {
-			err = errors.Join(err, v.close())
-			v.fail(err)
-			errs = append(errs, fmt.Errorf("vif %d: %w", conf.DevID, err))
-		}
-		vifs = append(vifs, v)
-	}
-	if len(errs) == len(confs) {
-		return nil, errors.Join(errs...)
-	}
-	for _, v := range vifs {
-		if v.device == nil {
-			v.log.Error("not served", zap.String("error", v.trouble()))
-		}
-	}
-	return vifs, nil
+// identity is which vif of the guest it is, and what is said of it.
+type identity struct {
+	table config.Vif       // by which it is served
+	devid int              // its number now, or the last one
+	mac   net.HardwareAddr // nil when it is not known; then only the number counts
+	tap   string           // name of its TAP, which stays when the number changes
 }
 
-// open does all that can fail for a reason the user must mend. What it got before it
-// failed is for close.
-func (v *vif) open(ctx context.Context, x xenFlags, sys system, log *zap.Logger) (err error) {
-	if v.guest, err = x.open(sys); err != nil {
+func newVif(p place, table config.Vif, devid int, mac net.HardwareAddr) *vif {
+	return &vif{place: p, id: identity{table, devid, mac, table.TAPName(devid)}}
+}
+
+// open makes the vif's TAP and all that can fail for a reason which the user must
+// mend. What it got before it failed is for close.
+func (v *vif) open(ctx context.Context) (err error) {
+	if v.guest, err = v.xen.open(v.sys); err != nil {
 		return err
 	}
-	if !x.embedded() {
-		if err := sys.checkOwner(v.conf.DevID); err != nil {
+	if err := v.sys.check(); err != nil {
+		return err
+	}
+	id := v.identity()
+	if err := v.own(id.devid); err != nil {
+		return err
+	}
+	cfg := frontendConfig(id.table, id.devid)
+	if err := checkBudget(ctx, v.guest, cfg); err != nil {
+		return err
+	}
+	cfg.Logger = v.log // Device adds the vif itself
+	cfg.Locate = v.locate
+	device, err := netfront.Open(ctx, v.guest, cfg)
+	if err != nil {
+		return explainOpen(ctx, v.guest, cfg, err)
+	}
+	v.setFront(device)
+	return nil
+}
+
+// run serves the vif until ctx ends, and then gives back what the backend knows of; or,
+// when the cause is netfront.ErrLeave, leaves it to the next process. An error means
+// that it could not go on.
+func (v *vif) run(ctx context.Context) error {
+	f := v.frontend()
+	if f == nil {
+		return errors.New("vif is not open")
+	}
+	return f.Run(ctx)
+}
+
+// close frees what open got, the TAP first. A second close does nothing.
+func (v *vif) close() error {
+	var errs []error
+	if f := v.frontend(); f != nil {
+		errs = append(errs, f.Close())
+		v.setFront(nil)
+	}
+	if v.guest != nil {
+		errs = append(errs, v.guest.Close())
+		v.guest = nil
+	}
+	return errors.Join(append(errs, v.disown())...)
+}
+
+// own takes vif devid for this process, unless another or the kernel has it.
+func (v *vif) own(devid int) error {
+	if !v.xen.embedded() {
+		if err := v.sys.checkOwner(devid); err != nil {
 			return err
 		}
 	}
-	if err := sys.check(); err != nil {
+	if v.lock != nil && v.lock.devid == devid {
+		return nil
+	}
+	lock, err := lockVif(v.xen.lockDir(), devid)
+	if err != nil {
 		return err
 	}
-	if v.lock, err = lockVif(x.lockDir(), v.conf.DevID); err != nil {
-		return err
+	err = v.disown()
+	v.lock = lock
+	return err
+}
+
+// disown gives the number up.
+func (v *vif) disown() error {
+	if v.lock == nil {
+		return nil
 	}
-	if err := v.checkBudget(ctx); err != nil {
-		return err
+	err := v.lock.release()
+	v.lock = nil
+	return err
+}
+
+// locate finds the vif among those that the guest has, as the frontend asks before
+// each connection: it can have been attached again meanwhile, with another number or
+// with the kernel's driver on it.
+func (v *vif) locate(ctx context.Context, s xen.Store) (int, error) {
+	vifs, err := netfront.Vifs(ctx, s)
+	if err != nil {
+		return 0, err
 	}
-	cfg := frontendConfig(v.conf)
-	cfg.Logger = log // Device adds the vif itself
-	if v.device, err = netfront.Open(ctx, v.guest, cfg); err != nil {
-		return explainOpen(ctx, v.guest, v.conf, err)
+	p, ok := v.among(vifs)
+	if !ok {
+		return 0, errors.Join(v.disown(), netfront.ErrNoVif)
 	}
-	return nil
+	if err := v.own(p.DevID); err != nil {
+		return 0, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.id.devid = p.DevID
+	return p.DevID, nil
+}
+
+// among finds the vif in a list. The one that a table names by its number is whatever
+// has the number. Any other is known by its address; should several have that, by the
+// number that it had last.
+func (v *vif) among(vifs []netfront.Vif) (found netfront.Vif, ok bool) {
+	id := v.identity()
+	_, named := id.table.Match.DevID()
+	for _, p := range vifs {
+		switch {
+		case named || id.mac == nil:
+			if p.DevID == id.devid {
+				return p, true
+			}
+		case p.MAC.String() != id.mac.String() || v.cfg.Load().Names(p.DevID):
+		case p.DevID == id.devid:
+			return p, true
+		case !ok:
+			found, ok = p, true
+		}
+	}
+	return found, ok
+}
+
+func (v *vif) identity() identity {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.id
+}
+
+// setTable puts another table in the place of one that says the same of the TAP.
+func (v *vif) setTable(t config.Vif) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.id.table = t
+}
+
+func (v *vif) frontend() frontend {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.front
+}
+
+func (v *vif) setFront(f frontend) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.front = f
 }
 
 // checkBudget fails when the guest may not grant pages enough for even one queue and
 // that cannot be mended from here. Everything else that is wrong is for Open to say.
-func (v *vif) checkBudget(ctx context.Context) error {
-	r, err := netfront.Inspect(ctx, v.guest, inspectConfig(v.conf))
-	if !errors.Is(err, netfront.ErrBudget) || v.guest.Grants.RaiseLimit(r.Budget.Needed) == nil {
+func checkBudget(ctx context.Context, guest *xen.Guest, cfg netfront.Config) error {
+	r, err := netfront.Inspect(ctx, guest, cfg)
+	if !errors.Is(err, netfront.ErrBudget) || guest.Grants.RaiseLimit(r.Budget.Needed) == nil {
 		return nil
 	}
 	return err
 }
 
 // explainOpen adds to an error of Open or Inspect what helps.
-func explainOpen(ctx context.Context, guest *xen.Guest, conf config.Vif, err error) error {
+func explainOpen(ctx context.Context, guest *xen.Guest, cfg netfront.Config, err error) error {
 	switch {
 	case errors.Is(err, netfront.ErrNoVif):
 		return fmt.Errorf("%w: %s", netfront.ErrNoVif, existing(ctx, guest))
 	case errors.Is(err, tap.ErrNameTaken):
-		return tapTaken(conf.TAP)
+		return tapTaken(cfg.TAPName)
 	}
 	return err
 }
 
 func tapTaken(name string) error {
 	return fmt.Errorf("TAP %q: %w: choose another `tap`, or remove that link with `ip link del %s`", name, tap.ErrNameTaken, name)
-}
-
-// existing says which vifs the toolstack gave this domain.
-func existing(ctx context.Context, guest *xen.Guest) string {
-	ids, err := netfront.ListVifs(ctx, guest.Store)
-	switch {
-	case err != nil:
-		return fmt.Sprintf("which ones there are cannot be read: %v", err)
-	case len(ids) == 0:
-		return "this domain has none; attach one with `xl network-attach` in domain 0"
-	}
-	slices.Sort(ids)
-	return "this domain has " + strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ", "), "[]")
-}
-
-// run serves the vif until ctx ends, and then frees everything it has.
-func (v *vif) run(ctx context.Context) {
-	if v.device == nil {
-		return // it could not be opened
-	}
-	if err := v.device.Run(ctx); err != nil {
-		v.fail(err)
-		v.log.Error("not served any more", zap.Error(err))
-	}
-}
-
-func (v *vif) fail(err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.problem = oneLine(err)
-}
-
-// trouble is why the vif is not served, or empty.
-func (v *vif) trouble() string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.problem
-}
-
-// close frees what open got, the TAP first. A second close does nothing.
-func (v *vif) close() error {
-	var errs []error
-	if v.device != nil {
-		errs = append(errs, v.device.Close())
-	}
-	if v.guest != nil {
-		errs = append(errs, v.guest.Close())
-	}
-	if v.lock != nil {
-		errs = append(errs, v.lock.release())
-	}
-	v.device, v.guest, v.lock = nil, nil, nil
-	return errors.Join(errs...)
-}
-
-func closeVifs(vifs []*vif) error {
-	var errs []error
-	for _, v := range vifs {
-		if err := v.close(); err != nil {
-			errs = append(errs, fmt.Errorf("vif %d: %w", v.conf.DevID, err))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -5,9 +5,12 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
@@ -33,7 +36,7 @@ const (
 type Config struct {
 	Control string // path of the control socket
 	Log     Log
-	Vifs    []Vif // at least one, each devid and each TAP name once
+	Vifs    []Vif // at least one, each selector and each TAP name once
 }
 
 // Log says what is logged and how.
@@ -42,14 +45,53 @@ type Log struct {
 	Format string // auto (console on a terminal, else json), console, json
 }
 
-// Vif is one network interface to serve.
+// Vif is one [[vif]] table: which vifs it is about, and how each of them is served.
 type Vif struct {
-	DevID      int
-	TAP        string   // name of the TAP
-	Queues     int      // 0: one for each CPU, at most 8
-	MTU        int      // bytes; 0: what the toolstack says, else 1500
-	TxQueueLen int      // frames the TAP queues before it drops; 0: the default
-	Disable    []string // features that are not negotiated; names from [Features]
+	Match      Selector
+	TAP        string        // name of the TAP; see TAPName
+	Keep       time.Duration // how long a TAP outlives its vif; Forever
+	Queues     int           // 0: one for each CPU, at most 8
+	MTU        int           // bytes; 0: what the toolstack says, else 1500
+	TxQueueLen int           // frames the TAP queues before it drops; 0: the default
+	Disable    []string      // features that are not negotiated; names from [Features]
+}
+
+// Forever keeps a TAP as long as the daemon runs.
+const Forever time.Duration = -1
+
+// keepUnnamed is how long the TAP of a vif stays that nobody has named in the
+// configuration: as long as a driver domain takes to start again, and not for ever,
+// since the vif may never come back.
+const keepUnnamed = 5 * time.Minute
+
+// number stands for the vif's number in the name of a TAP.
+const number = "%d"
+
+// TAPName is the name of the TAP of vif devid.
+func (v *Vif) TAPName(devid int) string {
+	return strings.Replace(v.TAP, number, strconv.Itoa(devid), 1)
+}
+
+// SameAs tells whether a vif that is served by v can go on when it is served by o: its
+// connection would be the same. The names of the TAPs are not looked at.
+func (v *Vif) SameAs(o *Vif) bool {
+	return v.Queues == o.Queues && v.MTU == o.MTU && v.TxQueueLen == o.TxQueueLen && slices.Equal(v.Disable, o.Disable)
+}
+
+// For returns the table by which a vif is served, if there is one: that which has its
+// number, else that with its address, else that for all.
+func (c *Config) For(devid int, mac net.HardwareAddr) (v Vif, ok bool) {
+	for _, t := range c.Vifs {
+		if t.Match.Matches(devid, mac) && (!ok || t.Match.by < v.Match.by) {
+			v, ok = t, true
+		}
+	}
+	return v, ok
+}
+
+// Names tells whether a table is about the vif with this number.
+func (c *Config) Names(devid int) bool {
+	return slices.ContainsFunc(c.Vifs, func(v Vif) bool { return v.Match == SelectDevID(devid) })
 }
 
 // Features returns the names that `disable` takes: frames in several slots, checksum
@@ -64,8 +106,17 @@ func Default() Config {
 	return Config{Control: DefaultControl, Log: Log{Level: "info", Format: "auto"}}
 }
 
-// NewVif is a vif with every default.
-func NewVif(devid int) Vif { return Vif{DevID: devid, TAP: fmt.Sprintf("xnf%d", devid)} }
+// NewVif is a table with every default.
+func NewVif(match Selector) Vif {
+	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever}
+	if match.All() {
+		v.Keep = keepUnnamed
+	}
+	if devid, ok := match.DevID(); ok {
+		v.TAP = v.TAPName(devid)
+	}
+	return v
+}
 
 // Expectations, by key as the file spells it. They end every complaint.
 var expected = map[string]string{
@@ -74,8 +125,10 @@ var expected = map[string]string{
 	"log.level":      "one of debug, info, warn, error",
 	"log.format":     "one of auto, console, json",
 	"vif":            "one [[vif]] table for each interface to serve",
-	"vif.devid":      fmt.Sprintf("a whole number from 0 to %d", MaxDevID),
-	"vif.tap":        "an interface name: 1 to 15 printable bytes without '/', ':', '%' or spaces",
+	"vif.devid":      fmt.Sprintf("a whole number from 0 to %d, or %q for every vif", MaxDevID, Everything),
+	"vif.mac":        "an Ethernet address such as \"00:16:3e:01:02:03\"",
+	"vif.tap":        "an interface name: 1 to 15 printable bytes without '/', ':', '%' or spaces, the vif's number (up to 5 digits) put in for a %d",
+	"vif.keep":       "a time such as \"90s\" or \"5m\", or \"forever\"",
 	"vif.queues":     fmt.Sprintf("a whole number from 0 (one for each CPU) to %d", MaxQueues),
 	"vif.mtu":        fmt.Sprintf("0 (what the toolstack says) or a whole number from %d to %d", MinMTU, MaxMTU),
 	"vif.txqueuelen": fmt.Sprintf("a whole number from 0 (the default) to %d", MaxTxQueueLen),
@@ -131,7 +184,6 @@ func (c *Config) validateVif(i int) error {
 		key           string
 		val, min, max int
 	}{
-		{"vif.devid", v.DevID, 0, MaxDevID},
 		{"vif.queues", v.Queues, 0, MaxQueues},
 		{"vif.txqueuelen", v.TxQueueLen, 0, MaxTxQueueLen},
 	} {
@@ -142,8 +194,15 @@ func (c *Config) validateVif(i int) error {
 	if v.MTU != 0 && (v.MTU < MinMTU || v.MTU > MaxMTU) {
 		return wrong("vif.mtu", fmt.Sprint(v.MTU))
 	}
-	if tap.CheckName(v.TAP, false) != nil {
+	longest, named := v.Match.DevID()
+	if !named {
+		longest = MaxDevID
+	}
+	if tap.CheckName(v.TAPName(longest), false) != nil {
 		return wrong("vif.tap", fmt.Sprintf("%q (%d bytes)", v.TAP, len(v.TAP)))
+	}
+	if v.Match.All() && !strings.Contains(v.TAP, number) {
+		return &Problem{i, "vif.tap", fmt.Sprintf("%q", v.TAP), "a name with %d for the vif's number, since the table is for every vif"}
 	}
 	for _, f := range v.Disable {
 		if !slices.Contains(Features(), f) {
@@ -151,12 +210,20 @@ func (c *Config) validateVif(i int) error {
 		}
 	}
 	for _, before := range c.Vifs[:i] {
-		if before.DevID == v.DevID {
-			return &Problem{i, "vif.devid", fmt.Sprint(v.DevID), "each vif once, and this one is in an earlier [[vif]] table"}
+		if before.Match == v.Match {
+			return &Problem{i, matchKey(v.Match), v.Match.String(), "each vif once, and this one is in an earlier [[vif]] table"}
 		}
-		if before.TAP == v.TAP {
+		if before.TAP == v.TAP && !strings.Contains(v.TAP, number) {
 			return &Problem{i, "vif.tap", fmt.Sprintf("%q", v.TAP), "each TAP name once, and this one is in an earlier [[vif]] table"}
 		}
 	}
 	return nil
+}
+
+// matchKey is the key by which a table selects its vif.
+func matchKey(s Selector) string {
+	if s.by == byMAC {
+		return "vif.mac"
+	}
+	return "vif.devid"
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -17,21 +18,34 @@ type file struct {
 		Level  *string `toml:"level"`
 		Format *string `toml:"format"`
 	} `toml:"log"`
-	Vif []struct {
-		DevID      *int     `toml:"devid"`
-		TAP        *string  `toml:"tap"`
-		Queues     int      `toml:"queues"`
-		MTU        int      `toml:"mtu"`
-		TxQueueLen int      `toml:"txqueuelen"`
-		Disable    []string `toml:"disable"`
-	} `toml:"vif"`
+	Vif []fileVif `toml:"vif"`
+}
+
+type fileVif struct {
+	DevID      *devid   `toml:"devid"`
+	MAC        *string  `toml:"mac"`
+	TAP        *string  `toml:"tap"`
+	Keep       *string  `toml:"keep"`
+	Queues     int      `toml:"queues"`
+	MTU        int      `toml:"mtu"`
+	TxQueueLen int      `toml:"txqueuelen"`
+	Disable    []string `toml:"disable"`
+}
+
+// devid is the text of a value that is a number or a string. What it may be is
+// checked later, where an error can name its line.
+type devid string
+
+func (d *devid) UnmarshalText(text []byte) error {
+	*d = devid(text)
+	return nil
 }
 
 // Keys of each table, in the order in which they are explained to the user.
 var tableKeys = map[string]string{
 	"":    "control, log, vif",
 	"log": "level, format",
-	"vif": "devid, tap, queues, mtu, txqueuelen, disable",
+	"vif": "devid, mac, tap, keep, queues, mtu, txqueuelen, disable",
 }
 
 // Load reads, decodes and checks the file at path. The error of a file that can be
@@ -61,13 +75,11 @@ func decode(doc []byte) (Config, int, error) {
 	set(&cfg.Log.Level, f.Log.Level)
 	set(&cfg.Log.Format, f.Log.Format)
 	for i, v := range f.Vif {
-		if v.DevID == nil {
-			p := &Problem{Vif: i, Key: "vif.devid", Want: expected["vif.devid"]}
-			return Config{}, newLines(doc).of(p), p
+		vif, err := v.table()
+		if err != nil {
+			err.Vif = i
+			return Config{}, newLines(doc).of(err), err
 		}
-		vif := NewVif(*v.DevID)
-		set(&vif.TAP, v.TAP)
-		vif.Queues, vif.MTU, vif.TxQueueLen, vif.Disable = v.Queues, v.MTU, v.TxQueueLen, v.Disable
 		cfg.Vifs = append(cfg.Vifs, vif)
 	}
 	if err := cfg.Validate(); err != nil {
@@ -78,6 +90,47 @@ func decode(doc []byte) (Config, int, error) {
 		return Config{}, 1, err
 	}
 	return cfg, 0, nil
+}
+
+// table turns one [[vif]] table into what it stands for. What concerns it alone and
+// needs its text is checked here, the rest by Validate. Vif is not set in the problem.
+func (f *fileVif) table() (Vif, *Problem) {
+	match, p := f.match()
+	if p != nil {
+		return Vif{}, p
+	}
+	v := NewVif(match)
+	set(&v.TAP, f.TAP)
+	v.Queues, v.MTU, v.TxQueueLen, v.Disable = f.Queues, f.MTU, f.TxQueueLen, f.Disable
+	if f.Keep != nil {
+		var err error
+		v.Keep, err = time.ParseDuration(*f.Keep)
+		if *f.Keep == "forever" {
+			v.Keep = Forever
+		} else if err != nil || v.Keep < 0 {
+			return v, &Problem{Key: "vif.keep", Value: fmt.Sprintf("%q", *f.Keep), Want: expected["vif.keep"]}
+		}
+	}
+	return v, nil
+}
+
+func (f *fileVif) match() (Selector, *Problem) {
+	switch {
+	case f.DevID != nil && f.MAC != nil:
+		return Selector{}, &Problem{Key: "vif.mac", Value: fmt.Sprintf("%q", *f.MAC), Want: "either devid or mac in a [[vif]] table, not both"}
+	case f.MAC != nil:
+		if mac, ok := parseMAC(*f.MAC); ok {
+			return SelectMAC(mac), nil
+		}
+		return Selector{}, &Problem{Key: "vif.mac", Value: fmt.Sprintf("%q", *f.MAC), Want: expected["vif.mac"]}
+	case f.DevID == nil:
+		return Selector{}, &Problem{Key: "vif.devid", Want: expected["vif.devid"] + "; or mac with its address"}
+	}
+	text := string(*f.DevID)
+	if s, ok := ParseSelector(text); ok && s.by != byMAC {
+		return s, nil
+	}
+	return Selector{}, &Problem{Key: "vif.devid", Value: text, Want: expected["vif.devid"]}
 }
 
 func set(dst *string, src *string) {

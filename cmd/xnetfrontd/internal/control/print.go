@@ -27,15 +27,25 @@ func Print(w io.Writer, s *Status, now time.Time) error {
 
 func printVif(b *bytes.Buffer, v Vif, now time.Time) {
 	d := v.Device
+	head := "vif " + v.name()
+	if v.TAP != "" {
+		head += " on " + v.TAP
+	}
 	if v.Problem != "" {
-		fmt.Fprintf(b, "vif %d on %s: NOT SERVED: %s\n", v.DevID, v.TAP, v.Problem)
+		fmt.Fprintf(b, "%s: NOT SERVED for %s: %s\n", head, age(v.Since, now), v.Problem)
+	}
+	if v.Waiting != "" && d == nil {
+		fmt.Fprintf(b, "%s: waiting for the vif for %s: %s\n", head, age(v.Since, now), v.Waiting)
 	}
 	if d == nil {
 		return
 	}
-	fmt.Fprintf(b, "vif %d on %s: %s for %s\n", v.DevID, d.TAP, d.State, age(d.Since, now))
+	fmt.Fprintf(b, "%s: %s for %s\n", head, d.State, age(d.Since, now))
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(b, "  %-9s "+format+"\n", append([]any{name}, args...)...)
+	}
+	if v.Waiting != "" {
+		line("detached", "for %s: %s", age(v.Since, now), v.Waiting)
 	}
 	if d.Reason != "" {
 		line("reason", "%s", d.Reason)

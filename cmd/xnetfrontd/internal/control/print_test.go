@@ -17,7 +17,7 @@ func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 	pool := netfront.MapCounts{Created: 256, Free: 250, Loaded: 2, InFlight: 3, Quarantined: 1}
 	s := Status{PID: 4711, Program: "1.0", Started: now.Add(-3 * time.Hour), Vifs: []Vif{
-		{DevID: 0, TAP: "xnf0", Device: &netfront.Status{
+		{Match: "0", DevID: 0, TAP: "xnf0", Since: now.Add(-time.Hour), Device: &netfront.Status{
 			DevID: 0, TAP: "xnf0", IfIndex: 7, MAC: "00:16:3e:01:02:03", MTU: 1500, State: "Connected", Since: now.Add(-90 * time.Second),
 			Backend: "/local/domain/0/backend/vif/1/0", BackendDomID: 0, BackendState: "Connected", Connects: 2,
 			Features: netfront.Features{SG: true, Csum: true, GSOv4: true},
@@ -31,8 +31,10 @@ func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
 				{Number: 1},
 			},
 		}},
-		{DevID: 1, TAP: "xnf1", Problem: "vif 1: no such vif: this domain has 0"},
-		{DevID: 2, TAP: "xnf2", Device: &netfront.Status{DevID: 2, TAP: "xnf2", State: "Initialising", Since: now, Reason: "the backend did not answer in time", BackendState: "Closed"}},
+		{Match: "*", DevID: 1, MAC: "00:16:3e:01:02:04", TAP: "xnf1", Since: now.Add(-time.Minute), Problem: "the kernel's driver \"vif\" (xen-netfront) has it"},
+		{Match: "00:16:3e:01:02:05", DevID: 2, MAC: "00:16:3e:01:02:05", TAP: "xnf2", Since: now, Waiting: "its TAP stays until the vif is back", Device: &netfront.Status{DevID: 2, TAP: "xnf2", State: "Initialising", Since: now, Reason: "the backend did not answer in time", BackendState: "Closed"}},
+		{Match: "9", DevID: 9, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0, 1"},
+		{Match: "00:16:3e:01:02:06", DevID: -1, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0 (00:16:3e:01:02:03), 1 (00:16:3e:01:02:04)"},
 	}}
 	var b strings.Builder
 	if err := Print(&b, &s, now); err != nil {

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+)
+
+// supervisor has a service for each vif that the guest has and the configuration
+// wants. Its goroutine, that of run, is the only one that makes and stops services.
+// What it goes by are lists of the guest's vifs, each as they are at that moment: to
+// compare is all that it does, so no change can be missed and none comes out of order.
+type supervisor struct {
+	cfg  atomic.Pointer[config.Config]
+	log  *zap.Logger
+	make func(table config.Vif, devid int, mac net.HardwareAddr) steps
+
+	begin   chan struct{} // closed when vifs may be run
+	poked   chan struct{} // something has changed: look again
+	pings   chan chan struct{}
+	present []netfront.Vif
+
+	mu       sync.Mutex
+	services []*service // in the order in which they came
+	waiting  []waiting
+}
+
+// waiting is a table that no vif of the guest goes by.
+type waiting struct {
+	match config.Selector
+	since time.Time
+	has   []netfront.Vif // what there is instead
+}
+
+func newSupervisor(cfg config.Config, log *zap.Logger) *supervisor {
+	s := &supervisor{
+		log:   log,
+		begin: make(chan struct{}),
+		poked: make(chan struct{}, 1),
+		pings: make(chan chan struct{}),
+	}
+	s.cfg.Store(&cfg)
+	return s
+}
+
+// poke makes the supervisor look again. Any goroutine may call it.
+func (s *supervisor) poke() {
+	select {
+	case s.poked <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// start begins to serve what is there and returns when each vif was tried once, so
+// that every TAP exists that can. It fails when all was tried and nothing can be
+// served; a vif that is not there yet is no failure.
+func (s *supervisor) start(ctx context.Context, vifs []netfront.Vif) error {
+	s.reconcile(ctx, vifs)
+	for _, v := range s.services {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-v.tried:
+		}
+	}
+	var errs []error
+	for _, v := range s.services {
+		err, _ := v.trouble()
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("vif %d: %w", v.identity().devid, err))
+	}
+	if len(s.waiting) > 0 {
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// run follows the guest's vifs and the configuration until ctx ends. Changed is
+// called when what it shows may be another.
+func (s *supervisor) run(ctx context.Context, scans <-chan []netfront.Vif, configs <-chan config.Config, changed func()) {
+	close(s.begin)
+	for {
+		expiry := s.reconcile(ctx, s.present)
+		changed()
+		select {
+		case <-ctx.Done():
+			return
+		case s.present = <-scans:
+		case cfg := <-configs:
+			s.reload(cfg)
+		case <-expiry:
+		case <-s.poked:
+		case pong := <-s.pings:
+			close(pong)
+		}
+	}
+}
+
+// reconcile makes the services those that the vifs call for. It returns a channel
+// that says when to look again, though nothing has changed.
+func (s *supervisor) reconcile(ctx context.Context, vifs []netfront.Vif) <-chan time.Time {
+	s.present = vifs
+	s.forget()
+	now := time.Now()
+	served := map[int]bool{} // numbers
+	next := time.Duration(-1)
+	for _, v := range s.services {
+		if v.stopping {
+			continue
+		}
+		if p, ok := v.among(s.present); ok && !served[p.DevID] {
+			served[p.DevID] = true
+			if _, changed := v.setAbsent(false, now); changed {
+				v.log.Info("the vif is back", zap.Int("number", p.DevID))
+			}
+			continue
+		}
+		keep := v.identity().table.Keep
+		since, changed := v.setAbsent(true, now)
+		if changed {
+			v.log.Info("the vif is gone", zap.String("its_tap_stays", stays(keep)))
+		}
+		left := since.Add(keep).Sub(now)
+		switch forever := keep == config.Forever; {
+		case v.frontend() == nil, !forever && left <= 0, s.replaced(v):
+			v.log.Info("not served any more: the vif is gone")
+			v.stop(nil)
+		case !forever && (next < 0 || left < next):
+			next = left
+		}
+	}
+	s.startMissing(ctx, served)
+	s.note(now)
+	if next < 0 {
+		return nil
+	}
+	return time.After(next)
+}
+
+func stays(keep time.Duration) string {
+	if keep == config.Forever {
+		return "until the vif is back"
+	}
+	return keep.String()
+}
+
+// replaced tells whether a vif that is there needs the name of the TAP of one that is
+// gone and that nobody has named in the configuration.
+func (s *supervisor) replaced(v *service) bool {
+	id := v.identity()
+	return id.table.Match.All() && slices.ContainsFunc(s.present, func(p netfront.Vif) bool {
+		t, ok := s.cfg.Load().For(p.DevID, p.MAC)
+		return ok && t.TAPName(p.DevID) == id.tap
+	})
+}
+
+// forget removes the services that have ended. What vanished before it could be opened
+// is not there, until a list says that it is.
+func (s *supervisor) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.services = slices.DeleteFunc(s.services, func(v *service) bool {
+		if !v.ended() {
+			return false
+		}
+		if devid := v.identity().devid; v.vanished {
+			s.present = slices.DeleteFunc(slices.Clone(s.present), func(p netfront.Vif) bool { return p.DevID == devid })
+		}
+		return true
+	})
+}
+
+// startMissing begins to serve the vifs that nobody serves. One whose number or TAP
+// is that of a service which is stopping has its turn when that has ended.
+func (s *supervisor) startMissing(ctx context.Context, served map[int]bool) {
+	for _, p := range s.present {
+		table, ok := s.cfg.Load().For(p.DevID, p.MAC)
+		stopping := slices.ContainsFunc(s.services, func(v *service) bool {
+			id := v.identity()
+			return v.stopping && (id.devid == p.DevID || id.tap == table.TAPName(p.DevID))
+		})
+		if !ok || served[p.DevID] || stopping {
+			continue
+		}
+		v := startService(ctx, s.make(table, p.DevID, p.MAC), s.log.With(zap.Int("vif", p.DevID)), s.begin, s.poke)
+		s.mu.Lock()
+		s.services = append(s.services, v)
+		s.mu.Unlock()
+	}
+}
+
+// note notes which tables no vif goes by, and says so once.
+func (s *supervisor) note(now time.Time) {
+	var list []waiting
+	for _, table := range s.cfg.Load().Vifs {
+		used := slices.ContainsFunc(s.services, func(v *service) bool {
+			return v.identity().table.Match == table.Match
+		})
+		if used {
+			continue
+		}
+		w := waiting{match: table.Match, since: now, has: s.present}
+		if i := slices.IndexFunc(s.waiting, func(o waiting) bool { return o.match == table.Match }); i >= 0 {
+			w.since = s.waiting[i].since
+		} else {
+			s.log.Warn("waiting for the vif", zap.Stringer("vif", table.Match), zap.String("now", has(table.Match, s.present)))
+		}
+		list = append(list, w)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = list
+}
+
+// reload goes over to another configuration. A vif of which nothing changes stays as
+// it is; the others are closed, and opened again if they are still wanted.
+func (s *supervisor) reload(cfg config.Config) {
+	for _, v := range s.services {
+		id := v.identity()
+		next, ok := cfg.For(id.devid, id.mac)
+		switch {
+		case !ok:
+			v.log.Info("not served any more: the configuration has no such vif")
+			v.stop(nil)
+		case (next.TAP == id.table.TAP || next.TAPName(id.devid) == id.tap) && next.SameAs(&id.table):
+			v.setTable(next)
+		default:
+			v.log.Info("served anew: its configuration has changed")
+			v.stop(nil)
+		}
+	}
+	s.cfg.Store(&cfg)
+}
+
+// stop ends every service and waits for all of them. With netfront.ErrLeave as the
+// cause this is where the vifs are handed over.
+func (s *supervisor) stop(cause error) {
+	for _, v := range s.services {
+		v.stop(cause)
+	}
+	for _, v := range s.services {
+		<-v.done
+	}
+	s.forget()
+}
+
+// snapshot returns what is served and what is waited for.
+func (s *supervisor) snapshot() ([]*service, []waiting) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.services), slices.Clone(s.waiting)
+}
+
+// alive fails unless the supervisor and every worker of every vif answer within
+// timeout.
+func (s *supervisor) alive(timeout time.Duration) error {
+	limit := time.After(timeout)
+	pong := make(chan struct{})
+	select {
+	case s.pings <- pong:
+	case <-limit:
+		return errors.New("the supervisor does not answer")
+	}
+	services, _ := s.snapshot()
+	errs := make([]error, len(services))
+	var all sync.WaitGroup
+	for i, v := range services {
+		all.Go(func() {
+			if err := v.alive(timeout); err != nil {
+				errs[i] = fmt.Errorf("vif %d: %w", v.identity().devid, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
