@@ -13,11 +13,12 @@ import (
 
 // fakeKernel is sysfs in a directory, and what a kernel does when it is written to.
 type fakeKernel struct {
-	t     *testing.T
-	sys   system
-	hangs string                // the attribute whose write never ends
-	bound func(devid int) error // what the driver does with a vif
-	wrote []string              // "attribute=value", in order
+	t       *testing.T
+	sys     system
+	hangs   string                // the attribute whose write never ends
+	refuses string                // the value whose write fails
+	bound   func(devid int) error // what the driver does with a vif
+	wrote   []string              // "attribute=value", in order
 }
 
 // newFakeKernel has vifs that its driver has, if it is loaded.
@@ -67,6 +68,9 @@ func (k *fakeKernel) store(ctx context.Context, path, value string) error {
 	k.wrote = append(k.wrote, name+"="+value)
 	if name == k.hangs {
 		return context.DeadlineExceeded
+	}
+	if value == k.refuses {
+		return errors.New("permission denied")
 	}
 	var devid int
 	switch name {

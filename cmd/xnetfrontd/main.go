@@ -27,10 +27,12 @@ type cli struct {
 	Run         runCmd         `cmd:"" help:"Serve vifs until SIGTERM or SIGINT."`
 	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
 	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
+	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
 	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts."`
 	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
+	Configured  configuredCmd  `cmd:"" hidden:"" help:"Exit with 1 if no vif is configured: the unit's condition."`
 	Attribute   attributeCmd   `cmd:"" name:"store-attribute" hidden:"" help:"Write an attribute of sysfs."`
 	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
 }

@@ -77,6 +77,6 @@ func (s system) checkOwner(devid int) error {
 		return fmt.Errorf("find the driver of vif-%d: %w", devid, err)
 	}
 	driver := filepath.Base(target)
-	return fmt.Errorf("the kernel's driver %q (xen-netfront) has it: take it away with `echo vif-%d > /sys/bus/xen/drivers/%s/unbind`, and keep it away with `blacklist xen-netfront` in /etc/modprobe.d",
-		driver, devid, driver)
+	return fmt.Errorf("the kernel's driver %q (xen-netfront) has it: take it away with `xnetfrontd prepare --vif %d`, and keep it away with `blacklist xen-netfront` in /etc/modprobe.d",
+		driver, devid)
 }

@@ -45,7 +45,7 @@ func TestVifOfTheKernelsDriverIsRefusedWithTheRemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantMessage(t, s.checkOwner(3), `the kernel's driver "vif" (xen-netfront) has it: take it away with`+
-		" `echo vif-3 > /sys/bus/xen/drivers/vif/unbind`, and keep it away with `blacklist xen-netfront` in /etc/modprobe.d")
+		" `xnetfrontd prepare --vif 3`, and keep it away with `blacklist xen-netfront` in /etc/modprobe.d")
 }
 
 func TestMissingTUNDeviceIsNamedWithTheRemedy(t *testing.T) {

@@ -18,7 +18,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		line string
 	}{
-		{"no command", nil, `expected one of "run", "check", "status", "release", "hold", ...; see xnetfrontd --help`},
+		{"no command", nil, `expected one of "run", "check", "status", "prepare", "release", ...; see xnetfrontd --help`},
 		{"unknown command", []string{"start"}, "unexpected argument start; see xnetfrontd --help"},
 		{"unknown flag", []string{"run", "--foo"}, "unknown flag --foo; see xnetfrontd --help"},
 		{"not a number", []string{"run", "--vif", "eth0"}, `--vif: "eth0": expected a vif's number from 0 to 65535, its MAC address such as 00:16:3e:01:02:03, or "*" for all; see xnetfrontd --help`},

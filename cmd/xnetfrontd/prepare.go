@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"os/user"
+	"strconv"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+)
+
+type prepareCmd struct {
+	configFlags
+	xenFlags
+	Group string `placeholder:"NAME" help:"Let this group use /dev/xen/xenbus, gntalloc and evtchn. Whoever can open xenbus reads and writes all that this guest can in xenstore."`
+}
+
+func (c *prepareCmd) Help() string {
+	return `Does what run needs and may not do itself where it runs without privileges: loads
+xen-gntalloc, xen-evtchn and tun, raises the limit of granted pages to what the vifs
+need, and takes the vifs from the kernel's xen-netfront. What is in place is left
+alone, so it can be run at any time. It prints a line for each thing.`
+}
+
+func (c *prepareCmd) Run(s streams) (err error) {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	sys := newSystem()
+	p := preparer{sys: sys, bus: newKernelBus(sys), out: s.out}
+	if !c.embedded() {
+		if err := p.modules(ctx); err != nil {
+			return err
+		}
+		if c.Group != "" {
+			if err := p.access(c.Group); err != nil {
+				return err
+			}
+		}
+	}
+	guest, err := c.open(sys)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, guest.Close()) }()
+	vifs, err := wanted(ctx, guest, cfg)
+	if err != nil {
+		return err
+	}
+	err = p.limit(ctx, guest, vifs)
+	if !c.embedded() {
+		err = errors.Join(err, p.claim(ctx, vifs))
+	}
+	return err
+}
+
+// wantedVif is a vif that is configured: one that the guest has, or one that is
+// configured by its number and may be attached later.
+type wantedVif struct {
+	devid    int
+	attached bool
+	queues   int // asked for; 0: the default
+}
+
+// wanted returns the vifs that run would serve now, and those that it would wait for.
+func wanted(ctx context.Context, guest *xen.Guest, cfg config.Config) ([]wantedVif, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	have, err := netfront.Vifs(ctx, guest.Store)
+	if err != nil {
+		return nil, err
+	}
+	var vifs []wantedVif
+	attached := make(map[int]bool)
+	for _, v := range have {
+		if table, ok := cfg.For(v.DevID, v.MAC); ok {
+			vifs = append(vifs, wantedVif{devid: v.DevID, attached: true, queues: table.Queues})
+			attached[v.DevID] = true
+		}
+	}
+	for _, table := range cfg.Vifs {
+		if devid, ok := table.Match.DevID(); ok && !attached[devid] {
+			vifs = append(vifs, wantedVif{devid: devid, queues: table.Queues})
+		}
+	}
+	return vifs, nil
+}
+
+// preparer does the steps of prepare, in their order.
+type preparer struct {
+	sys system
+	bus *kernelBus
+	out io.Writer
+}
+
+func (p *preparer) say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
+
+// modules loads what is missing. A device tells better than a list of modules, which
+// lacks what is built into the kernel.
+func (p *preparer) modules(ctx context.Context) error {
+	// Not on Xen, modprobe would only say that there is no such device.
+	if err := p.sys.explainXen(fs.ErrNotExist); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	there := func(path string) func() error {
+		return func() error { _, err := os.Stat(path); return err }
+	}
+	for _, m := range []struct {
+		name  string
+		check func() error
+	}{
+		{"xen-gntalloc", there(p.sys.dev + "/xen/gntalloc")},
+		{"xen-evtchn", there(p.sys.dev + "/xen/evtchn")},
+		{"tun", p.sys.checkTUN}, // its device is there without it
+	} {
+		if m.check() == nil {
+			p.say("module %s: there", m.name)
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, kernelLimit)
+		err := p.bus.modprobe(limited, m.name)
+		cancel()
+		if err != nil {
+			return err
+		}
+		if err := m.check(); err != nil {
+			return fmt.Errorf("%w: %s was loaded, and its device is not there", err, m.name)
+		}
+		p.say("module %s: loaded", m.name)
+	}
+	return nil
+}
+
+// access gives a group read and write access to the devices of Xen.
+func (p *preparer) access(group string) error {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return usagef("--group %s: no such group: make it with `groupadd --system %s`", group, group)
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return fmt.Errorf("group %s: its number is %q", group, g.Gid)
+	}
+	for _, name := range []string{"xenbus", "gntalloc", "evtchn"} {
+		path := p.sys.dev + "/xen/" + name
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return &fs.PathError{Op: "stat", Path: path, Err: err}
+		}
+		if int(st.Gid) == gid && st.Mode&0o060 == 0o060 {
+			p.say("device %s: group %s may use it", path, group)
+			continue
+		}
+		if err := os.Chown(path, -1, gid); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, fs.FileMode(st.Mode&0o777|0o060)); err != nil {
+			return err
+		}
+		p.say("device %s: given to group %s", path, group)
+	}
+	return nil
+}
+
+// limit raises the limit of granted pages to what the vifs need together.
+func (p *preparer) limit(ctx context.Context, guest *xen.Guest, vifs []wantedVif) error {
+	need := 0
+	for _, v := range vifs {
+		n, err := v.pages(ctx, guest)
+		if err != nil {
+			return fmt.Errorf("vif %d: %w", v.devid, err)
+		}
+		need += n
+	}
+	limit, err := guest.Grants.Limit()
+	if err != nil {
+		return err
+	}
+	if limit >= need {
+		p.say("limit of granted pages: %d is enough for the %d that are needed", limit, need)
+		return nil
+	}
+	if err := guest.Grants.RaiseLimit(need + netfront.SparePages()); err != nil {
+		return err
+	}
+	raised, err := guest.Grants.Limit()
+	if err != nil {
+		return err
+	}
+	p.say("limit of granted pages: raised from %d to %d, %d are needed", limit, raised, need)
+	return nil
+}
+
+// pages is how many pages the vif needs: for the queues that were asked for, or those
+// that its backend offers if these are fewer.
+func (v wantedVif) pages(ctx context.Context, guest *xen.Guest) (int, error) {
+	if !v.attached {
+		return netfront.PagesNeeded(v.queues), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	r, err := netfront.Inspect(ctx, guest, netfront.Config{
+		DevID: v.devid, Queues: v.queues, Features: netfront.AllFeatures(), Logger: zap.NewNop(),
+	})
+	if r != nil && r.Budget.Needed > 0 {
+		return r.Budget.Needed, nil // that they are too many, or the backend silent, is no matter here
+	}
+	return 0, err
+}
+
+// claim takes the vifs from the kernel's driver.
+func (p *preparer) claim(ctx context.Context, vifs []wantedVif) error {
+	var errs []error
+	for _, v := range vifs {
+		if err := p.claimOne(ctx, v); err != nil {
+			errs = append(errs, fmt.Errorf("vif %d: %w", v.devid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *preparer) claimOne(ctx context.Context, v wantedVif) error {
+	if !v.attached {
+		p.say("vif %d: not attached", v.devid)
+		return nil
+	}
+	driver, err := p.bus.owner(v.devid)
+	if err != nil {
+		return err
+	}
+	if driver == "" {
+		p.say("vif %d: no kernel driver has it", v.devid)
+		return nil
+	}
+	link := p.bus.link(v.devid)
+	if err := p.bus.unbind(ctx, v.devid); err != nil {
+		return err
+	}
+	if link != "" {
+		link = ", where it was " + link
+	}
+	p.say("vif %d: taken from the kernel's %s%s", v.devid, kernelModule, link)
+	return nil
+}
+
+// configuredCmd is the unit's condition: a package that was just installed serves
+// nothing, and that is no failure.
+type configuredCmd struct{ configFlags }
+
+func (c *configuredCmd) Run(s streams) error {
+	cfg, err := c.load()
+	var problem *config.Problem
+	switch {
+	case err == nil && len(cfg.Vifs) > 0:
+		return nil
+	case errors.Is(err, fs.ErrNotExist), c.noFile(), errors.As(err, &problem) && problem.Key == "vif":
+		fmt.Fprintln(s.out, "no vif is configured: nothing to serve")
+		return exitCode(exitRuntime)
+	}
+	return nil // what is wrong is for run to say, and for the unit to fail with
+}
+
+// noFile tells whether there is nothing that could name a vif.
+func (c *configuredCmd) noFile() bool {
+	if c.Vif != nil || c.Config != "" {
+		return false
+	}
+	_, err := os.Stat(config.DefaultPath)
+	return errors.Is(err, fs.ErrNotExist)
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"testing"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+)
+
+func prepareOn(k *fakeKernel) (*preparer, *bytes.Buffer) {
+	var out bytes.Buffer
+	return &preparer{sys: k.sys, bus: k.bus(), out: &out}, &out
+}
+
+func wantPrinted(t *testing.T, out *bytes.Buffer, want string) {
+	t.Helper()
+	if out.String() != want {
+		t.Errorf("printed:\n%swant:\n%s", out.String(), want)
+	}
+	out.Reset()
+}
+
+func TestConfiguredVifsAreTakenFromTheKernelAndNoOthers(t *testing.T) {
+	k := newFakeKernel(t, true, 0, 1, 2)
+	p, out := prepareOn(k)
+	vifs := []wantedVif{{devid: 0, attached: true}, {devid: 2, attached: true}, {devid: 7}}
+	if err := p.claim(t.Context(), vifs); err != nil {
+		t.Fatal(err)
+	}
+	wantPrinted(t, out, "vif 0: taken from the kernel's xen-netfront, where it was eth0\n"+
+		"vif 2: taken from the kernel's xen-netfront, where it was eth2\nvif 7: not attached\n")
+	k.wantWritten("unbind=vif-0", "unbind=vif-2")
+	if driver, err := k.bus().owner(1); driver != "vif" || err != nil {
+		t.Errorf("vif 1 has driver %q, %v", driver, err)
+	}
+
+	k.wrote = nil
+	if err := p.claim(t.Context(), vifs); err != nil {
+		t.Fatal(err)
+	}
+	wantPrinted(t, out, "vif 0: no kernel driver has it\nvif 2: no kernel driver has it\nvif 7: not attached\n")
+	k.wantWritten()
+}
+
+func TestVifThatTheKernelKeepsDoesNotStopTheOthersFromBeingTaken(t *testing.T) {
+	k := newFakeKernel(t, true, 0, 1)
+	p, out := prepareOn(k)
+	k.refuses = "vif-0"
+	err := p.claim(t.Context(), []wantedVif{{devid: 0, attached: true}, {devid: 1, attached: true}})
+	if want := "vif 0: the kernel's xen-netfront keeps it; permission denied"; err == nil || oneLine(err) != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	wantPrinted(t, out, "vif 1: taken from the kernel's xen-netfront, where it was eth1\n")
+}
+
+func TestMissingModulesAreLoadedAndOthersLeftAlone(t *testing.T) {
+	k := newFakeKernel(t, true)
+	writeFile(t, k.sys.dev+"/net/tun", "")
+	k.must(os.Mkdir(k.sys.dev+"/xen", 0o755))
+	writeFile(t, k.sys.dev+"/xen/evtchn", "")
+	writeFile(t, k.sys.sysfs+"/hypervisor/type", "xen\n")
+	p, out := prepareOn(k)
+	wantMessage(t, p.modules(t.Context()), "load xen-gntalloc: modprobe: FATAL: Module xen-gntalloc not found")
+	wantPrinted(t, out, "")
+
+	p.bus.modprobe = func(context.Context, string) error { return nil }
+	wantMessage(t, p.modules(t.Context()), "stat "+k.sys.dev+"/xen/gntalloc: no such file or directory: xen-gntalloc was loaded, and its device is not there")
+
+	p.bus.modprobe = func(_ context.Context, module string) error {
+		writeFile(t, k.sys.dev+"/xen/gntalloc", "")
+		return nil
+	}
+	if err := p.modules(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantPrinted(t, out, "module xen-gntalloc: loaded\nmodule xen-evtchn: there\nmodule tun: there\n")
+}
+
+func TestPrepareOutsideXenPointsToTheDemo(t *testing.T) {
+	k := newFakeKernel(t, true)
+	p, _ := prepareOn(k)
+	wantMessage(t, p.modules(t.Context()), "this machine is not a Xen guest ("+k.sys.sysfs+"/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`")
+}
+
+func TestGroupGetsTheDevicesAndUnknownGroupIsNamed(t *testing.T) {
+	needRoot(t)
+	k := newFakeKernel(t, true)
+	k.must(os.Mkdir(k.sys.dev+"/xen", 0o755))
+	p, out := prepareOn(k)
+	var given, there string
+	for _, name := range []string{"xenbus", "gntalloc", "evtchn"} {
+		path := writeFile(t, k.sys.dev+"/xen/"+name, "")
+		given += "device " + path + ": given to group root\n"
+		there += "device " + path + ": group root may use it\n"
+	}
+	for _, want := range []string{given, there} {
+		if err := p.access("root"); err != nil {
+			t.Fatal(err)
+		}
+		wantPrinted(t, out, want)
+	}
+	if info, err := os.Stat(k.sys.dev + "/xen/xenbus"); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	wantMessage(t, p.access("nobody-has-this"), "--group nobody-has-this: no such group: make it with `groupadd --system nobody-has-this`")
+}
+
+func TestLimitIsRaisedForAllVifsTogetherAndOnce(t *testing.T) {
+	m := newMachine(t, xensim.Options{GrantLimit: 600, AllowRaise: true}, 0, 1)
+	file := writeFile(t, filepath.Join(m.dir, "x.toml"), "[[vif]]\ndevid = 0\nqueues = 1\n[[vif]]\nmac = '00:16:3e:00:00:01'\nqueues = 1\n[[vif]]\ndevid = 5\nqueues = 2\n")
+	conn, err := m.server.Connect(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	flags := configFlags{Config: file}
+	cfg, err := flags.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vifs, err := wanted(t.Context(), conn.Guest(), cfg)
+	want := []wantedVif{{devid: 0, attached: true, queues: 1}, {devid: 1, attached: true, queues: 1}, {devid: 5, queues: 2}}
+	if err != nil || fmt.Sprint(vifs) != fmt.Sprint(want) {
+		t.Fatalf("vifs: %+v, %v, want %+v", vifs, err, want)
+	}
+	p, out := prepareOn(newFakeKernel(t, true))
+	for _, line := range []string{
+		"limit of granted pages: raised from 600 to 2570, 2056 are needed\n",
+		"limit of granted pages: 2570 is enough for the 2056 that are needed\n",
+	} {
+		if err := p.limit(t.Context(), conn.Guest(), vifs); err != nil {
+			t.Fatal(err)
+		}
+		wantPrinted(t, out, line)
+	}
+}
+
+func TestLimitThatMayNotBeRaisedIsAnError(t *testing.T) {
+	m := newMachine(t, xensim.Options{GrantLimit: 600}, 0)
+	o := m.run("prepare", "--vif", "0", "--queues", "2")
+	if o.code != exitRuntime || o.out != "" || o.errOut != "xnetfrontd: raise limit of granted pages to 1542: operation not permitted\n" {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestOnlyAConfigurationWithoutVifsSkipsTheUnit(t *testing.T) {
+	dir := t.TempDir()
+	none := "no vif is configured: nothing to serve\n"
+	for _, c := range []struct {
+		name, doc string
+		code      int
+		out       string
+	}{
+		{"a vif", "[[vif]]\ndevid = 0\n", 0, ""},
+		{"no vif", "[log]\nlevel = 'info'\n", exitRuntime, none},
+		{"broken, which run will say", "[[vif]]\ndevid = 'x'\n", 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := writeFile(t, filepath.Join(dir, "x.toml"), c.doc)
+			if o := runProgram(t, program("configured", "--config", file)); o.code != c.code || o.out != c.out || o.errOut != "" {
+				t.Errorf("%+v", o)
+			}
+		})
+	}
+	if o := runProgram(t, program("configured", "--config", dir+"/none.toml")); o.code != exitRuntime || o.out != none {
+		t.Errorf("no file: %+v", o)
+	}
+}
+
+func TestShippedConfigurationServesNothingAndIsRightWithItsCommentsRemoved(t *testing.T) {
+	const shipped = "../../deploy/xnetfrontd.toml"
+	if o := runProgram(t, program("configured", "--config", shipped)); o.code != exitRuntime || o.out != "no vif is configured: nothing to serve\n" {
+		t.Errorf("%+v", o)
+	}
+	doc, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is commented out begins right after its "#", an explanation after a space.
+	doc = regexp.MustCompile(`(?m)^#([a-z[])`).ReplaceAll(doc, []byte("$1"))
+	cfg, err := config.Load(writeFile(t, filepath.Join(t.TempDir(), "x.toml"), string(doc)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.Vifs = []config.Vif{config.NewVif(config.SelectDevID(0))}
+	want.Vifs[0].TAP, want.Vifs[0].Disable = "xnf%d", []string{}
+	if !reflect.DeepEqual(cfg, want) {
+		t.Errorf("the values shown are not the defaults:\n got %+v\nwant %+v", cfg, want)
+	}
+}
