@@ -31,7 +31,7 @@ func (d *Device) connection(ctx context.Context) error {
 		if err := d.awaitVif(ctx); err != nil {
 			return err
 		}
-		d.attached = true
+		d.replugged = true
 		a, err = d.find(ctx)
 	}
 	if err != nil {
@@ -244,6 +244,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	err := d.link.SetCarrier(false)
 	s.stop()
 	d.setPairs(nil, agreement{})
+	d.replugged = d.replugged || unplugged(ctx, b)
 	d.leave(b)
 	return errors.Join(err, d.drop(s))
 }
@@ -256,7 +257,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 // write it (__xenbus_switch_state), and waits for the backend to leave Closed for
 // ever: modprobe hangs.
 func (d *Device) leave(b *bus) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	if b.moved(ctx) != nil {
 		return // not ours any more, or no directory to write to

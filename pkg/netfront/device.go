@@ -22,6 +22,9 @@ const (
 	// stopTimeout bounds the farewell to a backend; one that is alive needs a
 	// fraction of it.
 	stopTimeout = 400 * time.Millisecond
+	// leaveTimeout bounds the farewell as a whole. What it needs most is a transaction
+	// of xenstored's, which takes more than a second on a slow machine.
+	leaveTimeout = 8 * time.Second
 	// Back-off between connections: doubled after each one that did not last.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 30 * time.Second
@@ -46,7 +49,7 @@ type Device struct {
 	// immortals are event files from before a restore, for which there is no holder.
 	immortals []xen.EventFile
 
-	attached bool // the vif was waited for, and came; Run's goroutine's
+	replugged bool // the toolstack attached or detached the vif meanwhile; Run's goroutine's
 
 	mu   sync.Mutex
 	view view // what Status shows; written by Run's goroutine
@@ -128,7 +131,7 @@ func (d *Device) Run(ctx context.Context) error {
 	backoff := backoffMin
 	for ctx.Err() == nil {
 		began := time.Now()
-		d.attached = false
+		d.replugged = false
 		err := d.connection(ctx)
 		if ctx.Err() != nil {
 			break
@@ -142,7 +145,7 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		// To detach and attach a vif is the toolstack's doing: no sign of a backend that
 		// cannot keep a connection.
-		if time.Since(began) > lasting || d.attached || d.unplugged(ctx) {
+		if time.Since(began) > lasting || d.replugged {
 			backoff = backoffMin
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)

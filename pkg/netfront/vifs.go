@@ -82,10 +82,11 @@ func (d *Device) find(ctx context.Context) (address, error) {
 }
 
 // unplugged tells whether the toolstack is taking the vif away, or has: before it has
-// a backend close, it says in its directory that the device is to go.
-func (d *Device) unplugged(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+// a backend close, it says in its directory that the device is to go. Asked later, the
+// vif may be back already.
+func unplugged(ctx context.Context, b *bus) bool {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	online, err := d.guest.Store.Read(ctx, d.view.address.backend+"/"+netif.KeyOnline)
+	online, err := b.store.Read(ctx, b.backend+"/"+netif.KeyOnline)
 	return errors.Is(err, xenstore.ErrNotFound) || err == nil && online == "0"
 }
