@@ -8,12 +8,17 @@ import (
 // All is every scenario, in the order in which they run.
 func All() []Scenario {
 	return []Scenario{
+		selfTest(),
 		connect(),
 		bulk(),
 		vlan(),
 		multiqueue(),
 		features(),
+		attach(),
 		rate(),
+		restarts(),
+		frontends(),
+		takeover(),
 	}
 }
 
