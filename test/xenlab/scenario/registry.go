@@ -14,11 +14,7 @@ func All() []Scenario {
 		vlan(),
 		multiqueue(),
 		features(),
-		attach(),
 		rate(),
-		restarts(),
-		frontends(),
-		takeover(),
 	}
 }
 
