@@ -12,12 +12,14 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 type runCmd struct {
 	configFlags
 	xenFlags
+	holdFlags
 }
 
 func (c *runCmd) Help() string {
@@ -47,7 +49,7 @@ func (c *runCmd) Run(streams) error {
 	defer func() { _ = log.Sync() }() // fails on terminals and pipes, with nothing lost
 	sig := catchSignals(log, unix.SIGUSR2, unix.SIGHUP)
 	defer sig.close()
-	d := daemonRun{xen: c.xenFlags, sys: newSystem(), log: log, load: c.load}
+	d := daemonRun{xen: c.xenFlags, sys: newSystem(), log: log, load: c.load, holder: c.socket(c.embedded())}
 	return d.serve(sig.ctx, cfg, sig.reload)
 }
 
@@ -57,6 +59,8 @@ type daemonRun struct {
 	sys  system
 	log  *zap.Logger
 	load func() (config.Config, error) // reads the configuration again
+
+	holder string // the holder's socket; empty: nothing is handed over
 }
 
 // serve is the daemon: it makes the TAPs, tells systemd, and serves the vifs until ctx
@@ -64,6 +68,13 @@ type daemonRun struct {
 func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan struct{}) (err error) {
 	super := newSupervisor(cfg, d.log)
 	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log}
+	var keeper *hold.Keeper
+	if d.holder != "" {
+		keeper = startKeeper(ctx, d.holder, d.log)
+		defer func() { err = errors.Join(err, endKeeper(keeper, d.log)) }()
+		dropStale(ctx, keeper, cfg, d.log)
+		at.holder = vifHolder{keeper}
+	}
 	super.make = func(table config.Vif, devid int, mac net.HardwareAddr) steps {
 		return newVif(at, table, devid, mac)
 	}
@@ -105,9 +116,27 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	super.run(ctx, scans, configs, func() { tell.status(summary(super)) })
 
 	tell.stopping()
-	super.stop(context.Cause(ctx))
-	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(context.Cause(ctx), netfront.ErrLeave)))
+	cause := d.cause(ctx, keeper)
+	super.stop(cause)
+	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(cause, netfront.ErrLeave)))
 	return nil
+}
+
+// cause is why the daemon ends: to leave everything takes a holder that has it.
+func (d *daemonRun) cause(ctx context.Context, keeper *hold.Keeper) error {
+	cause := context.Cause(ctx)
+	if !errors.Is(cause, netfront.ErrLeave) {
+		return cause
+	}
+	err := errors.New("there is none")
+	if keeper != nil {
+		err = syncKeeper(keeper)
+	}
+	if err != nil {
+		d.log.Warn("stopping instead of leaving everything to the next process: the holder does not have it", zap.Error(err))
+		return context.Canceled
+	}
+	return cause
 }
 
 // unlessStopped is err, or nil when somebody has told the daemon to end while it

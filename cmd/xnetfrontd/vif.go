@@ -32,6 +32,8 @@ type place struct {
 	sys system
 	cfg *atomic.Pointer[config.Config]
 	log *zap.Logger
+
+	holder netfront.Holder // nil: nothing is handed over
 }
 
 // vif is one interface of the guest and what serves it, in steps: open, run, close.
@@ -79,6 +81,7 @@ func (v *vif) open(ctx context.Context) (err error) {
 	}
 	cfg.Logger = v.log // Device adds the vif itself
 	cfg.Locate = v.locate
+	cfg.Holder, cfg.HoldKey = v.holder, holdKey(id.tap)
 	device, err := netfront.Open(ctx, v.guest, cfg)
 	if err != nil {
 		return explainOpen(ctx, v.guest, cfg, err)
