@@ -16,6 +16,12 @@ skeleton() {
   for applet in $("$FROM/usr/bin/busybox" --list); do
     [[ $applet == busybox ]] || ln -s ../bin/busybox "$tree/usr/sbin/$applet"
   done
+  # busybox's ask process 1, a shell here, which would never know: `xl shutdown` calls them.
+  for name in poweroff reboot; do
+    rm "$tree/usr/sbin/$name"
+    printf '#!/bin/sh\nexec busybox %s -f\n' "$name" >"$tree/usr/sbin/$name"
+    chmod 755 "$tree/usr/sbin/$name"
+  done
   # busybox's sh runs its own applets before what PATH says (ip, ping): dash instead.
   add_programs "$tree" usr/bin/dash
   ln -s dash "$tree/usr/bin/sh"
@@ -72,8 +78,9 @@ add_kmod() {
 }
 
 # pack TREE FILE: an uncompressed initramfs: the loader's copy is faster than unpacking
-# under emulation. The same tree gives the same bytes.
+# under emulation. Without the time of the build, the same packages give the same bytes.
 pack() {
+  find "$1" -exec touch -h -d @0 {} +
   (cd "$1" && find . -print0 | LC_ALL=C sort -z | cpio -0 -o -H newc -R 0:0 --reproducible --quiet) >"$2"
 }
 
