@@ -47,6 +47,7 @@ func (d *Device) connection(ctx context.Context) error {
 		if ctx.Err() != nil && !leaving(ctx) {
 			d.leave(b)
 		}
+		d.replugged = d.replugged || unplugged(ctx, b)
 		return err
 	}
 	o, err := readOffer(ctx, b.store, b.backend)

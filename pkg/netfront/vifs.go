@@ -30,20 +30,36 @@ func Vifs(ctx context.Context, s xen.Store) ([]Vif, error) {
 	slices.Sort(ids)
 	var vifs []Vif
 	for _, devid := range ids {
-		a, err := findVif(ctx, s, devid)
+		v, err := readVif(ctx, s, devid)
 		if errors.Is(err, ErrNoVif) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		mac, err := readMAC(ctx, s, a)
-		if err != nil && !errors.Is(err, errIdentity) {
-			return nil, err
-		}
-		vifs = append(vifs, Vif{DevID: devid, MAC: mac})
+		vifs = append(vifs, v)
 	}
 	return vifs, nil
+}
+
+// readVif reads one of them. The nodes of a vif come and go at once, but are read one
+// after the other, so an address that is missing is looked for again: the vif may have
+// gone in between, or be another one by now.
+func readVif(ctx context.Context, s xen.Store, devid int) (Vif, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		a, err := findVif(ctx, s, devid)
+		if err != nil {
+			return Vif{}, err
+		}
+		mac, err := readMAC(ctx, s, a)
+		if err == nil || errors.Is(err, errIdentity) && try == tries {
+			return Vif{DevID: devid, MAC: mac}, nil
+		}
+		if !errors.Is(err, errIdentity) {
+			return Vif{}, err
+		}
+	}
 }
 
 // errIdentity says that the toolstack has given a vif no address, or none that is one.

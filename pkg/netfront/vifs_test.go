@@ -59,3 +59,20 @@ func TestVifsAreThoseWithABackend(t *testing.T) {
 		t.Errorf("%+v", vifs)
 	}
 }
+
+// The toolstack removes the vif when its frontend has closed it, and waits ten seconds
+// for that.
+func TestVifThatIsDetachedBeforeItsBackendIsReadyIsClosed(t *testing.T) {
+	w := newWorld(t, worldConfig{offline: true})
+	s := w.server.Toolstack()
+	state := func() string {
+		st, err := s.Read(w.deadline(), xensim.FrontendPath(guestDom, 0)+"/state")
+		w.check(err)
+		return st
+	}
+	w.eventually("the vif to wait", func() bool { return w.dev.Status().BackendState == "Initialising" })
+	back := xensim.BackendPath(driverDom, guestDom, 0)
+	w.check(s.Write(w.deadline(), back+"/online", "0"))
+	w.check(s.Write(w.deadline(), back+"/state", "5"))
+	w.eventually("Closed", func() bool { return state() == "6" })
+}

@@ -237,7 +237,11 @@ func (b *bus) reset(ctx context.Context) error {
 		if err := b.setState(ctx, netif.StateInitialising); err != nil {
 			return err
 		}
-		_, err := b.await(ctx, retryInitial, netif.StateInitWait)
+		st, err := b.await(ctx, retryInitial, netif.StateInitWait, netif.StateClosing)
+		if err == nil && st == netif.StateClosing {
+			// A toolstack that takes the vif away waits for us to close it.
+			return errors.Join(fmt.Errorf("%w: it is %v", errBackendClosed, st), b.shut(ctx, walkTimeout))
+		}
 		if !errors.Is(err, errTimeout) {
 			return err
 		}
