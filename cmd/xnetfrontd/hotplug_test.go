@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
 // attach gives the guest a vif with the address that ends with last.
@@ -238,6 +240,42 @@ func TestOneVifThatFailsLeavesTheOthersAlone(t *testing.T) {
 		t.Errorf("exit code %d; it logged:\n%s", code, d.stderr())
 	}
 	m.wantNothingLeft("xnf0", "taken")
+}
+
+func TestBackendThatBreaksTheProtocolOfOneVifDoesNotReachAnother(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0, 1)
+	m.startBackend()
+	d := m.start("--vif", "*")
+	d.await("READY=1")
+	port := func(devid int) (*netback.Vif, *netback.MemoryPort) {
+		v, err := m.backend.Vif(t.Context(), netback.VifID{Frontend: guest, Device: devid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.awaitVif("at the start", "*", connectedAs(devid))
+		if err := v.WaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return v, v.MemoryPort()
+	}
+	_, good := port(0)
+	hostile, bad := port(1)
+	hostile.Faults().Inject(netback.RxExtraEndless, netback.Always)
+	frame := make([]byte, 60)
+	sent := uint64(0)
+	m.awaitVif("hostile", "*", func(v control.Vif) bool {
+		_ = bad.Send(0, tap.VirtioHeader{}, frame) // it has no queue while it reconnects
+		if good.Send(0, tap.VirtioHeader{}, frame) == nil {
+			sent++
+		}
+		return v.DevID == 1 && v.Device != nil && v.Device.Connects >= 3
+	})
+	m.awaitVif("the other one", "*", func(v control.Vif) bool {
+		return connectedAs(0)(v) && v.Device.Connects == 1 && v.Device.Link.RxPackets >= sent
+	})
+	if code, _ := d.stop(unix.SIGTERM); code != 0 || !strings.Contains(d.stderr(), `"cause":"violation"`) {
+		t.Errorf("exit code %d; it logged:\n%s", code, d.stderr())
+	}
 }
 
 func TestReloadLeavesAloneWhatDoesNotChange(t *testing.T) {

@@ -34,6 +34,7 @@ type machine struct {
 	server  *xensim.Server
 	domain0 *xensim.Connection
 	space   *netspace.Space
+	backend *netback.Backend // the one that was started last
 }
 
 // newMachine has the given vifs and no backend.
@@ -72,6 +73,7 @@ func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *machine {
 func (m *machine) startBackend() (kill func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	backend := netback.New(m.domain0, netback.Options{})
+	m.backend = backend
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
