@@ -16,10 +16,19 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-// vifHolder is the holder as a vif sees it: a [netfront.Holder] on a [hold.Keeper].
-type vifHolder struct{ keeper *hold.Keeper }
+// holderCalls are what a [hold.Keeper] and a [hold.Client] have in common.
+type holderCalls interface {
+	Put(ctx context.Context, b hold.Bundle) error
+	Get(ctx context.Context, key string) (*hold.Bundle, error)
+	Drop(ctx context.Context, key string) error
+	Park(ctx context.Context, key string) (id string, err error)
+}
+
+// vifHolder is the holder as a vif sees it: a [netfront.Holder].
+type vifHolder struct{ keeper holderCalls }
 
 func (h vifHolder) Put(key, label string, files []netfront.HeldFile) error {
 	b := hold.Bundle{Key: key, Label: label}
@@ -79,7 +88,7 @@ func underSystemd() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
 // holdFlags say where the holder is.
 type holdFlags struct {
-	Holder string `placeholder:"PATH" help:"Socket of the holder, which keeps what the next daemon needs to go on without an outage, and is started if there is none (default: ${hold_socket}); 'none': every start begins anew."`
+	Holder string `placeholder:"PATH" help:"Socket of the holder, which keeps what the next daemon needs to go on without an outage (default: ${hold_socket}; run starts one if there is none); 'none': do without."`
 }
 
 // socket is the holder's, or empty. An embedded Xen's guests have one only if it is
@@ -163,6 +172,30 @@ func mayBe(t config.Vif, key string) bool {
 	number, ok = strings.CutSuffix(number, after)
 	_, err := strconv.ParseUint(number, 10, 16)
 	return ok && err == nil
+}
+
+// discardHeld ends what a daemon that is gone has left of vif devid with the holder, if
+// there is one.
+func discardHeld(ctx context.Context, socket string, store xen.Store, devid int) error {
+	client, err := hold.Dial(ctx, socket)
+	if errors.Is(err, hold.ErrUnavailable) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	entries, err := client.List(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if key, ok := strings.CutSuffix(e.Key, netfront.KeyConnection); ok && e.Parked == "" && e.Label == strconv.Itoa(devid) {
+			errs = append(errs, netfront.Discard(store, vifHolder{client}, key))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // adoptCheckCmd is what a package's upgrade asks the new program before it restarts the

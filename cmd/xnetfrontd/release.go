@@ -22,6 +22,7 @@ const releaseLimit = 20 * time.Second
 
 type releaseCmd struct {
 	xenFlags
+	holdFlags
 	Vif int `required:"" placeholder:"N" help:"The vif to give back."`
 }
 
@@ -39,7 +40,7 @@ func (c *releaseCmd) Run(s streams) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	sys := newSystem()
-	r := releaser{devid: c.Vif, lockDir: c.lockDir(), limit: releaseLimit, out: s.out}
+	r := releaser{devid: c.Vif, lockDir: c.lockDir(), limit: releaseLimit, out: s.out, holder: c.socket(c.embedded())}
 	if c.embedded() {
 		guest, err := c.open(sys)
 		if err != nil {
@@ -69,6 +70,7 @@ type releaser struct {
 	limit   time.Duration
 	store   xen.Store
 	bus     *kernelBus // nil where there is no kernel to give it to
+	holder  string     // socket; empty: none has anything of it
 	out     io.Writer
 }
 
@@ -95,8 +97,16 @@ func (r *releaser) release(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
-	if err := r.free(ctx); err != nil || r.bus == nil {
+	if err := r.free(ctx); err != nil {
 		return err
+	}
+	if r.holder != "" {
+		if err := discardHeld(ctx, r.holder, r.store, r.devid); err != nil {
+			return fmt.Errorf("what its daemon left with the holder: %w", err)
+		}
+	}
+	if r.bus == nil {
+		return nil
 	}
 	loaded, err := r.bus.load(ctx)
 	if err != nil {

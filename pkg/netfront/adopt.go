@@ -20,7 +20,7 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 	if err != nil {
 		return nil, false, err
 	}
-	s = &session{file: file, nonce: l.nonce, marker: markerPath(b.dir), marked: true, held: true}
+	s = &session{file: file, number: b.number(), nonce: l.nonce, marker: markerPath(b.dir), marked: true, held: true}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.detach())

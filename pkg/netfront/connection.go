@@ -135,7 +135,7 @@ func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session,
 	if err := d.configureLink(agreed.Features); err != nil {
 		return nil, err
 	}
-	s = &session{nonce: newNonce(), marker: markerPath(a.dir)}
+	s = &session{number: a.number(), nonce: newNonce(), marker: markerPath(a.dir)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

@@ -40,7 +40,8 @@ type HeldFile struct {
 
 // Bundles of a vif, behind its key.
 const (
-	// KeyConnection has "state", which [CheckState] reads, and "grants".
+	// KeyConnection has "state", which [CheckState] reads, and "grants". Its label is the
+	// vif's number.
 	KeyConnection = "/connection"
 	keyTAP        = "/tap" // "keeper" and "queue-<n>"
 	// keyEvents has "events-<n>": of each pair tx's, and rx's if it has its own. The
@@ -131,7 +132,7 @@ func (d *Device) handOver(s *session) (err error) {
 	}
 	crashPoint(crashHeldEvents)
 	connection := []HeldFile{{Name: "state", FD: s.file.fd}, files[events]}
-	return d.cfg.Holder.Put(d.key(KeyConnection), strconv.Itoa(stateVersion), connection)
+	return d.cfg.Holder.Put(d.key(KeyConnection), s.number, connection)
 }
 
 // forget tells the holder that a bundle is not needed any more.
@@ -316,6 +317,24 @@ func (d *Device) discard(l *legacy) {
 	if err := l.close(); err != nil {
 		d.log.Warn("ending what the last process left", zap.Error(err))
 	}
+}
+
+// Discard ends all that a process has left under key of a vif that nobody will go on
+// with: rings, event channels, TAP. Whoever calls it has seen to it that no process
+// serves the vif, and that the backend has let go.
+func Discard(s xen.Store, h Holder, key string) error {
+	label, events, err := h.Get(key + keyEvents)
+	if err == nil {
+		marker, nonce, _ := strings.Cut(label, " ")
+		if restored(s, marker, nonce) {
+			err = h.Park(key + keyEvents)
+		}
+		err = errors.Join(err, closeFiles(events))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, h.Drop(key+KeyConnection), h.Drop(key+keyEvents), h.Drop(key+keyTAP))
 }
 
 // takeOver goes on with the session that the last process left, if it did, and serves it

@@ -19,6 +19,7 @@ type session struct {
 	pairs  []*pair
 	file   *stateFile
 	grants xen.Grants // that were adopted, and end with the session; nil: the guest's own
+	number string     // of the vif
 	nonce  string     // value of its marker
 	marker string     // path of its marker
 	marked bool       // the marker is there, or cannot be

@@ -45,6 +45,9 @@ type address struct {
 	domid   xen.DomID
 }
 
+// number is the vif's, as its directory has it.
+func (a address) number() string { return strings.TrimPrefix(a.dir, vifDir+"/") }
+
 // findVif reads where vif devid's backend is.
 func findVif(ctx context.Context, s xenstore.Operations, devid int) (address, error) {
 	a := address{dir: vifDir + "/" + strconv.Itoa(devid)}
