@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
 )
 
 // hotLoop is one benchmark of a package.
@@ -101,7 +103,7 @@ func (l *hotLoop) times() []string {
 func (r *result) allocating() []string {
 	var lines []string
 	for _, l := range r.HotLoops {
-		if n := spreadOf(l.Figures["allocs/op"]).Max; !(n <= 0) {
+		if n := figures.SpreadOf(l.Figures["allocs/op"]).Max; !(n <= 0) {
 			lines = append(lines, fmt.Sprintf("%s %s: %g allocations", l.Package, l.Name, n))
 		}
 	}

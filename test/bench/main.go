@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
 )
 
 // Exit codes.
@@ -120,7 +122,7 @@ func help() string {
 
 // run measures what o says, and prints and saves it.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
-	r := &result{When: time.Now(), Machine: describeMachine(ctx), Pairs: o.pairs, Seconds: o.seconds}
+	r := &result{When: time.Now(), Machine: figures.DescribeMachine(ctx), Pairs: o.pairs, Seconds: o.seconds}
 	var err error
 	if len(o.metrics) > 0 {
 		if r.Metrics, err = measure(ctx, o, stderr); err != nil {
@@ -181,7 +183,7 @@ func measure(ctx context.Context, o options, stderr io.Writer) (all []measured, 
 	}
 	for i := range all {
 		m := &all[i]
-		m.Ratios = map[string]spread{linkForwarder: m.ratios(linkForwarder, valueOf), linkXnetfrontd: m.ratios(linkXnetfrontd, valueOf)}
+		m.Ratios = map[string]figures.Spread{linkForwarder: m.ratios(linkForwarder, valueOf), linkXnetfrontd: m.ratios(linkXnetfrontd, valueOf)}
 	}
 	return all, nil
 }

@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math"
-	"strings"
-	"unicode/utf8"
+
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
 )
 
 // report writes r for people: ratios first, since only they can be compared with
@@ -28,54 +27,21 @@ func (r *result) report(w io.Writer) error {
 	return err
 }
 
-// table writes rows of cells in columns, the first one to the left and the others to
-// the right. All rows have as many cells.
-func table(b *bytes.Buffer, rows [][]string) {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	for _, row := range rows {
-		line := fmt.Sprintf("%-*s", widths[0], row[0])
-		for i, cell := range row[1:] {
-			line += fmt.Sprintf("   %*s", widths[i+1], cell)
-		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-}
-
 func (r *result) reportRatios(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\nRatio to veth: median (least to most)\n\n")
 	rows := [][]string{{"", linkForwarder, linkXnetfrontd, "floor", "goal"}}
 	for _, m := range r.Metrics {
 		x := m.ratios(linkXnetfrontd, valueOf)
 		rows = append(rows, []string{m.Title, m.ratios(linkForwarder, valueOf).String(), x.String(),
-			m.verdict(x.Median, m.Floor), m.verdict(x.Median, m.Goal)})
+			figures.Verdict(x.Median, m.Floor, m.Less), figures.Verdict(x.Median, m.Goal, m.Less)})
 		if m.Op == "rtt" {
 			rows = append(rows, []string{p99Title, m.ratios(linkForwarder, p99Of).String(), m.ratios(linkXnetfrontd, p99Of).String(), "", ""})
 		}
 	}
-	table(b, rows)
+	figures.Table(b, rows)
 }
 
 const p99Title = "round trip, 99th percentile"
-
-// verdict tells whether a ratio reaches a bound.
-func (m *metric) verdict(ratio, bound float64) string {
-	if bound == 0 {
-		return ""
-	}
-	sign, word := "≥", "missed"
-	if m.Less {
-		sign = "≤"
-	}
-	if m.meets(ratio, bound) {
-		word = "met"
-	}
-	return fmt.Sprintf("%s %s %6s", sign, number(bound), word)
-}
 
 func (r *result) reportAbsolute(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\nMedians\n\n")
@@ -84,7 +50,7 @@ func (r *result) reportAbsolute(b *bytes.Buffer) {
 		row := func(title string, figure func(sample) float64) {
 			cells := []string{title}
 			for _, l := range []string{linkVeth, linkForwarder, linkXnetfrontd} {
-				cells = append(cells, number(m.absolute(l, figure)))
+				cells = append(cells, figures.Number(m.absolute(l, figure)))
 			}
 			rows = append(rows, append(cells, m.Unit))
 		}
@@ -93,7 +59,7 @@ func (r *result) reportAbsolute(b *bytes.Buffer) {
 			row(p99Title, p99Of)
 		}
 	}
-	table(b, rows)
+	figures.Table(b, rows)
 }
 
 func (r *result) reportLoad(b *bytes.Buffer) {
@@ -104,18 +70,18 @@ func (r *result) reportLoad(b *bytes.Buffer) {
 			continue
 		}
 		sent := m.per("notify_sent", packets)
-		rows = append(rows, []string{m.Title, number(sent), (&metric{}).verdict(sent, notifyFloor),
-			number(m.per("notify_sent", frames)), number(m.per("events", frames)), number(m.per("batches", frames))})
+		rows = append(rows, []string{m.Title, figures.Number(sent), figures.Verdict(sent, notifyFloor, false),
+			figures.Number(m.per("notify_sent", frames)), figures.Number(m.per("events", frames)), figures.Number(m.per("batches", frames))})
 	}
-	table(b, rows)
+	figures.Table(b, rows)
 
 	fmt.Fprintf(b, "\nCPU time for each frame over the guest's end, both ways, µs\n\n")
 	rows = [][]string{{"", "forwarder", "xnetfrontd", "its netback"}}
 	for _, m := range r.Metrics {
-		rows = append(rows, []string{m.Title, number(m.cpuPerFrame(linkForwarder, forwarderRole)),
-			number(m.cpuPerFrame(linkXnetfrontd, daemonProcess)), number(m.cpuPerFrame(linkXnetfrontd, backendProcess))})
+		rows = append(rows, []string{m.Title, figures.Number(m.cpuPerFrame(linkForwarder, forwarderRole)),
+			figures.Number(m.cpuPerFrame(linkXnetfrontd, daemonProcess)), figures.Number(m.cpuPerFrame(linkXnetfrontd, backendProcess))})
 	}
-	table(b, rows)
+	figures.Table(b, rows)
 }
 
 func (r *result) reportHotLoops(b *bytes.Buffer) {
@@ -124,7 +90,7 @@ func (r *result) reportHotLoops(b *bytes.Buffer) {
 	for _, l := range r.HotLoops {
 		var times []string
 		for _, unit := range l.times() {
-			times = append(times, number(spreadOf(l.Figures[unit]).Median)+" "+unit)
+			times = append(times, figures.Number(figures.SpreadOf(l.Figures[unit]).Median)+" "+unit)
 		}
 		first, second := "", ""
 		if len(times) > 0 {
@@ -133,29 +99,7 @@ func (r *result) reportHotLoops(b *bytes.Buffer) {
 		if len(times) > 1 {
 			second = times[1]
 		}
-		rows = append(rows, []string{l.Package + " " + l.Name, first, second, number(spreadOf(l.Figures["allocs/op"]).Max)})
+		rows = append(rows, []string{l.Package + " " + l.Name, first, second, figures.Number(figures.SpreadOf(l.Figures["allocs/op"]).Max)})
 	}
-	table(b, rows)
-}
-
-// String is the median, and where the figures lie.
-func (s spread) String() string {
-	return fmt.Sprintf("%s (%s to %s)", number(s.Median), number(s.Min), number(s.Max))
-}
-
-// number writes a figure with as many digits as matter.
-func number(v float64) string {
-	switch a := math.Abs(v); {
-	case math.IsNaN(v):
-		return "-"
-	case math.IsInf(v, 0):
-		return "none"
-	case a == math.Trunc(a) && a < 1000:
-		return fmt.Sprintf("%.0f", v)
-	case a < 10:
-		return fmt.Sprintf("%.2f", v)
-	case a < 100:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.0f", v)
+	figures.Table(b, rows)
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -17,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func fixture() *result {
 	r := &result{
 		When:    time.Date(2026, 11, 23, 14, 5, 9, 0, time.UTC),
-		Machine: machine{Kernel: "6.18.0", Processor: "some & <processor>", CPUs: 2, Arch: "amd64", Go: "go1.26.8", Revision: "1234567"},
+		Machine: figures.Machine{Kernel: "6.18.0", Processor: "some & <processor>", CPUs: 2, Arch: "amd64", Go: "go1.26.8", Revision: "1234567"},
 		Pairs:   3, Seconds: 1,
 		HotLoops: []hotLoop{
 			{Package: "pkg/netfront", Name: "TxService/60", Figures: map[string][]float64{

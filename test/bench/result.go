@@ -1,21 +1,19 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
 )
 
 // result is a whole run, as it is saved.
 type result struct {
-	When     time.Time  `json:"when"`
-	Machine  machine    `json:"machine"`
-	Pairs    int        `json:"pairs"`
-	Seconds  float64    `json:"seconds"` // of one sample
-	Metrics  []measured `json:"metrics"`
-	HotLoops []hotLoop  `json:"hot_loops"`
+	When     time.Time       `json:"when"`
+	Machine  figures.Machine `json:"machine"`
+	Pairs    int             `json:"pairs"`
+	Seconds  float64         `json:"seconds"` // of one sample
+	Metrics  []measured      `json:"metrics"`
+	HotLoops []hotLoop       `json:"hot_loops"`
 }
 
 // measured is a metric with all its samples.
@@ -25,7 +23,7 @@ type measured struct {
 	// the last one of a round are veth's.
 	Rounds [][]sample `json:"rounds"`
 	// Ratios are computed from Rounds, for readers of the file.
-	Ratios map[string]spread `json:"ratios_to_veth"`
+	Ratios map[string]figures.Spread `json:"ratios_to_veth"`
 }
 
 // sample is one measurement on one link.
@@ -44,33 +42,11 @@ type sample struct {
 // save writes r as JSON and, if there is something to compare, as a chart into dir,
 // and returns the paths.
 func (r *result) save(dir string) (paths []string, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("save results: %w", err)
-	}
-	base := filepath.Join(dir, r.When.Format("2006-01-02-150405"))
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("save results: %w", err)
-	}
-	files := []struct {
-		path string
-		data []byte
-	}{{base + ".json", append(b, '\n')}}
+	var svg []byte
 	if len(r.Metrics) > 0 {
-		svg, err := r.chart()
-		if err != nil {
+		if svg, err = r.chart(); err != nil {
 			return nil, err
 		}
-		files = append(files, struct {
-			path string
-			data []byte
-		}{base + ".svg", svg})
 	}
-	for _, f := range files {
-		if err := os.WriteFile(f.path, f.data, 0o644); err != nil {
-			return paths, fmt.Errorf("save results: %w", err)
-		}
-		paths = append(paths, f.path)
-	}
-	return paths, nil
+	return figures.Save(dir, r.When, "", r, svg)
 }

@@ -1,33 +1,13 @@
 package main
 
-import (
-	"math"
-	"slices"
-)
-
-// spread is what a list of figures comes down to.
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-// spreadOf returns the spread of at least one figure; of none, all are NaN.
-func spreadOf(figures []float64) spread {
-	if len(figures) == 0 {
-		return spread{math.NaN(), math.NaN(), math.NaN()}
-	}
-	s := slices.Sorted(slices.Values(figures))
-	n := len(s)
-	return spread{Median: (s[(n-1)/2] + s[n/2]) / 2, Min: s[0], Max: s[n-1]}
-}
+import "github.com/xnetfrontd/xnetfrontd/test/figures"
 
 func valueOf(s sample) float64 { return s.Value }
 func p99Of(s sample) float64   { return s.P99 }
 
 // ratios are a link's figures, each divided by the mean of the two veth samples of
 // its round.
-func (m *measured) ratios(link string, figure func(sample) float64) spread {
+func (m *measured) ratios(link string, figure func(sample) float64) figures.Spread {
 	var ratios []float64
 	for _, round := range m.Rounds {
 		base := (figure(round[0]) + figure(round[len(round)-1])) / 2
@@ -37,7 +17,7 @@ func (m *measured) ratios(link string, figure func(sample) float64) spread {
 			}
 		}
 	}
-	return spreadOf(ratios)
+	return figures.SpreadOf(ratios)
 }
 
 // absolute is the median of a link's figures.
@@ -50,15 +30,7 @@ func (m *measured) absolute(link string, figure func(sample) float64) float64 {
 			}
 		}
 	}
-	return spreadOf(all).Median
-}
-
-// meets tells whether a ratio to veth reaches a bound.
-func (m *metric) meets(ratio, bound float64) bool {
-	if m.Less {
-		return ratio <= bound
-	}
-	return ratio >= bound
+	return figures.SpreadOf(all).Median
 }
 
 // per is the median over xnetfrontd's samples of how many of one thing in the loaded
@@ -72,7 +44,7 @@ func (m *measured) per(counter string, thing func(counters map[string]uint64, di
 			}
 		}
 	}
-	return spreadOf(all).Median
+	return figures.SpreadOf(all).Median
 }
 
 // frames are what the ring carries: a super-frame is one.
@@ -110,14 +82,14 @@ func (m *measured) cpuPerFrame(link, process string) float64 {
 func (r *result) missed() []string {
 	var lines []string
 	for _, m := range r.Metrics {
-		if ratio := m.ratios(linkXnetfrontd, valueOf).Median; m.Floor != 0 && !m.meets(ratio, m.Floor) {
-			lines = append(lines, m.Title+": "+number(ratio)+" of veth, the floor is "+number(m.Floor))
+		if ratio := m.ratios(linkXnetfrontd, valueOf).Median; m.Floor != 0 && !figures.Meets(ratio, m.Floor, m.Less) {
+			lines = append(lines, m.Title+": "+figures.Number(ratio)+" of veth, the floor is "+figures.Number(m.Floor))
 		}
 		if m.Loaded == "" {
 			continue
 		}
 		if n := m.per("notify_sent", packets); n < notifyFloor {
-			lines = append(lines, m.Title+": "+number(n)+" packets for each notification, the floor is "+number(notifyFloor))
+			lines = append(lines, m.Title+": "+figures.Number(n)+" packets for each notification, the floor is "+figures.Number(notifyFloor))
 		}
 	}
 	return lines

@@ -1,42 +1,20 @@
 package main
 
 import (
-	"math"
-	"slices"
 	"testing"
-)
 
-func TestSpreadOfEvenAndOddCounts(t *testing.T) {
-	for _, c := range []struct {
-		in   []float64
-		want spread
-	}{
-		{[]float64{3}, spread{3, 3, 3}},
-		{[]float64{5, 1, 3}, spread{3, 1, 5}},
-		{[]float64{4, 1, 3, 2}, spread{2.5, 1, 4}},
-	} {
-		in := slices.Clone(c.in)
-		if got := spreadOf(in); got != c.want {
-			t.Errorf("%v: %+v, want %+v", c.in, got, c.want)
-		}
-		if !slices.Equal(in, c.in) {
-			t.Errorf("%v was changed to %v", c.in, in)
-		}
-	}
-	if s := spreadOf(nil); !math.IsNaN(s.Median) {
-		t.Errorf("nothing has the spread %+v", s)
-	}
-}
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
+)
 
 func TestRatioIsToTheMeanOfTheVethSamplesOfTheSameRound(t *testing.T) {
 	m := measured{Rounds: [][]sample{
 		{{Link: linkVeth, Value: 10}, {Link: linkForwarder, Value: 10}, {Link: linkXnetfrontd, Value: 5}, {Link: linkVeth, Value: 30}},
 		{{Link: linkVeth, Value: 2}, {Link: linkXnetfrontd, Value: 1}, {Link: linkForwarder, Value: 2}, {Link: linkVeth, Value: 2}},
 	}}
-	if got, want := m.ratios(linkXnetfrontd, valueOf), (spread{0.375, 0.25, 0.5}); got != want {
+	if got, want := m.ratios(linkXnetfrontd, valueOf), (figures.Spread{Median: 0.375, Min: 0.25, Max: 0.5}); got != want {
 		t.Errorf("xnetfrontd %+v, want %+v", got, want)
 	}
-	if got, want := m.ratios(linkForwarder, valueOf), (spread{0.75, 0.5, 1}); got != want {
+	if got, want := m.ratios(linkForwarder, valueOf), (figures.Spread{Median: 0.75, Min: 0.5, Max: 1}); got != want {
 		t.Errorf("forwarder %+v, want %+v", got, want)
 	}
 	if got := m.absolute(linkVeth, valueOf); got != 6 {

@@ -1,4 +1,4 @@
-package main
+package figures
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine is where a run took place, and with what.
-type machine struct {
+// Machine is where a run took place, and with what.
+type Machine struct {
 	Kernel    string `json:"kernel"`
 	Processor string `json:"processor"`
 	CPUs      int    `json:"cpus"`
@@ -21,9 +21,9 @@ type machine struct {
 	Revision  string `json:"revision"` // of the sources, as `git describe` has it
 }
 
-// describeMachine finds out what it can; what it cannot is "unknown".
-func describeMachine(ctx context.Context) machine {
-	m := machine{Kernel: "unknown", Processor: "unknown", CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, Go: runtime.Version(), Revision: "unknown"}
+// DescribeMachine finds out what it can; what it cannot is "unknown".
+func DescribeMachine(ctx context.Context) Machine {
+	m := Machine{Kernel: "unknown", Processor: "unknown", CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, Go: runtime.Version(), Revision: "unknown"}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
