@@ -56,9 +56,12 @@ type request struct {
 	Count  uint32
 	Offset uint32
 	Index  uint64
+	// Tag comes back with the reply. It is another one in each call of each process: a
+	// socket can hold the reply to one that was killed before it could read it.
+	Tag uint64
 }
 
-const requestSize = 32
+const requestSize = 40
 
 func (q *request) append(b []byte) []byte {
 	le := binary.LittleEndian
@@ -68,7 +71,8 @@ func (q *request) append(b []byte) []byte {
 	b = le.AppendUint32(b, q.Flags)
 	b = le.AppendUint32(b, q.Count)
 	b = le.AppendUint32(b, q.Offset)
-	return le.AppendUint64(b, q.Index)
+	b = le.AppendUint64(b, q.Index)
+	return le.AppendUint64(b, q.Tag)
 }
 
 // parseRequest decodes a message. Another length than requestSize is not one.
@@ -85,11 +89,12 @@ func parseRequest(b []byte) (request, bool) {
 		Count:  le.Uint32(b[16:]),
 		Offset: le.Uint32(b[20:]),
 		Index:  le.Uint64(b[24:]),
+		Tag:    le.Uint64(b[32:]),
 	}, true
 }
 
-// reply answers a request. On a socket it is one message: error number and number
-// of objects (32 bits each), then offset, size and writable of each object, then
+// reply answers a request. On a socket it is one message: the request's tag (64 bits),
+// error number and number of objects (32 bits each), then offset, size and writable of each object, then
 // the values, 64 bits each. The objects' descriptors come with it (SCM_RIGHTS).
 type reply struct {
 	Values  []uint64
@@ -105,10 +110,13 @@ func (q *request) replySize() int {
 	case opEvents:
 		values = 2 * fileSlots
 	}
-	return 8 + maxObjects*24 + 8*values
+	return replyHeader + maxObjects*24 + 8*values
 }
 
-const maxObjects = 2
+const (
+	maxObjects  = 2
+	replyHeader = 16
+)
 
 func (r *reply) close() {
 	for i := range r.Objects {
@@ -117,8 +125,9 @@ func (r *reply) close() {
 	r.Objects = nil
 }
 
-func appendReply(b []byte, r *reply, errno unix.Errno) []byte {
+func appendReply(b []byte, tag uint64, r *reply, errno unix.Errno) []byte {
 	le := binary.LittleEndian
+	b = le.AppendUint64(b, tag)
 	b = le.AppendUint32(b, uint32(errno))
 	b = le.AppendUint32(b, uint32(len(r.Objects)))
 	for _, o := range r.Objects {
@@ -136,6 +145,12 @@ func appendReply(b []byte, r *reply, errno unix.Errno) []byte {
 	return b
 }
 
+// answers tells whether a message is the reply to the request with that tag. It may have
+// been cut behind its header.
+func answers(b []byte, tag uint64) bool {
+	return len(b) >= replyHeader && binary.LittleEndian.Uint64(b) == tag
+}
+
 // parseReply decodes a message with the descriptors that came with it, which it
 // takes over, also when it fails.
 func parseReply(b []byte, fds []int) (reply, unix.Errno) {
@@ -144,12 +159,12 @@ func parseReply(b []byte, fds []int) (reply, unix.Errno) {
 		r.Objects = append(r.Objects, object{fd: fd})
 	}
 	le := binary.LittleEndian
-	if len(b) < 8 || len(b)%8 != 0 || uint64(le.Uint32(b[4:])) != uint64(len(fds)) || len(b) < 8+24*len(fds) {
+	if len(b) < replyHeader || len(b)%8 != 0 || uint64(le.Uint32(b[12:])) != uint64(len(fds)) || len(b) < replyHeader+24*len(fds) {
 		r.close()
 		return reply{}, unix.EPROTO
 	}
-	errno := unix.Errno(le.Uint32(b))
-	b = b[8:]
+	errno := unix.Errno(le.Uint32(b[8:]))
+	b = b[replyHeader:]
 	for i := range r.Objects {
 		o := &r.Objects[i]
 		o.offset, o.size, o.writable = int(le.Uint64(b)), int(le.Uint64(b[8:])), le.Uint64(b[16:]) != 0

@@ -257,6 +257,41 @@ func TestEventReadBeforeAKillStaysMaskedForTheNextProcess(t *testing.T) {
 	wantEvents(t, back, b)
 }
 
+func TestReplyToAKilledProcessIsTakenForTheNextOnes(t *testing.T) {
+	_, dir := listening(t)
+	first := openEvents(t, dial(t, dir, 1))
+	bind(t, first, 0)
+	// What a process leaves that is killed right after it has sent its requests: here
+	// with answers that are longer, shorter, and errors.
+	conn := first.caller.(*socketCaller).conn
+	for _, q := range []request{
+		{Op: opPeer, Number: uint32(first.Ports()[0]), Tag: 1}, {Op: opEvents, Tag: 2}, {Op: opEvents, Tag: 3}, {Op: opUnbind, Number: 99, Tag: 4},
+	} {
+		if _, err := conn.Write(q.append(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handle, err := first.Handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := first.Ports()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e, err := AdoptEventFile(handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if !slices.Equal(e.Ports(), ports) {
+		t.Fatalf("ports %v, want %v", e.Ports(), ports)
+	}
+	if port := bind(t, e, 0); port == ports[0] {
+		t.Errorf("bound port %d again", port)
+	}
+}
+
 func duplicate(t *testing.T, f *os.File) int {
 	t.Helper()
 	raw, err := f.SyscallConn()

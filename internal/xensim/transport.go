@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -65,10 +66,22 @@ type socketCaller struct {
 func (c *socketCaller) call(q request) (reply, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, err := c.conn.Write(q.append(make([]byte, 0, requestSize))); err != nil {
+	return exchange(c.conn, q)
+}
+
+// exchange sends a request and awaits the reply. Replies to others, which a process that
+// had the same handle did not live to read, are thrown away.
+func exchange(conn *net.UnixConn, q request) (reply, error) {
+	q.Tag = rand.Uint64()
+	if _, err := conn.Write(q.append(make([]byte, 0, requestSize))); err != nil {
 		return reply{}, fmt.Errorf("call the hypervisor: %w", err)
 	}
-	return receiveReply(c.conn, q.replySize())
+	for {
+		r, mine, err := receiveReply(conn, q.replySize(), q.Tag)
+		if mine || err != nil {
+			return r, err
+		}
+	}
 }
 
 func (c *socketCaller) close() error {
@@ -99,26 +112,35 @@ func duplicateHandle(c caller) (int, error) {
 	return fd, nil
 }
 
-func receiveReply(conn *net.UnixConn, size int) (reply, error) {
+// receiveReply reads one message. Mine is false, and then there is nothing to use, if it
+// answers another request than the one with that tag.
+func receiveReply(conn *net.UnixConn, size int, tag uint64) (r reply, mine bool, err error) {
 	buf := make([]byte, size)
 	oob := make([]byte, unix.CmsgSpace(4*maxObjects))
 	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
 	if err != nil {
-		return reply{}, fmt.Errorf("await the hypervisor: %w", err)
+		return reply{}, false, fmt.Errorf("await the hypervisor: %w", err)
 	}
 	fds, err := parseRights(oob[:oobn])
-	if err != nil || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+	switch {
+	case err == nil && n >= replyHeader && !answers(buf[:n], tag):
 		closeAll(fds)
-		return reply{}, unix.EPROTO
+		return reply{}, false, nil
+	case err != nil || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+		closeAll(fds)
+		return reply{}, false, unix.EPROTO
 	}
 	r, no := parseReply(buf[:n], fds)
 	if no != 0 {
-		return reply{}, no
+		return reply{}, true, no
 	}
-	return r, nil
+	return r, true, nil
 }
 
-func sendReply(conn *net.UnixConn, r *reply, err error) error {
+func sendReply(conn *net.UnixConn, tag uint64, r *reply, err error) error {
 	var oob []byte
 	if len(r.Objects) > 0 {
 		fds := make([]int, len(r.Objects))
@@ -127,7 +149,7 @@ func sendReply(conn *net.UnixConn, r *reply, err error) error {
 		}
 		oob = unix.UnixRights(fds...)
 	}
-	_, _, err = conn.WriteMsgUnix(appendReply(nil, r, errno(err)), oob, nil)
+	_, _, err = conn.WriteMsgUnix(appendReply(nil, tag, r, errno(err)), oob, nil)
 	r.close()
 	return err
 }
@@ -161,11 +183,7 @@ func openSocket(dir string, q request) (*net.UnixConn, reply, error) {
 	if err != nil {
 		return nil, reply{}, err
 	}
-	if _, err := conn.Write(q.append(make([]byte, 0, requestSize))); err != nil {
-		conn.Close()
-		return nil, reply{}, err
-	}
-	r, err := receiveReply(conn, q.replySize())
+	r, err := exchange(conn, q)
 	if err != nil {
 		conn.Close()
 		return nil, reply{}, err
@@ -211,16 +229,16 @@ func (s *Server) serveHandle(conn *net.UnixConn) {
 	}
 	if q.Op == opOpenStore {
 		r, err := s.openStore(q)
-		sendReply(conn, &r, err)
+		sendReply(conn, q.Tag, &r, err)
 		return
 	}
 	h, err := s.hypervisor.open(q)
 	if err != nil {
-		sendReply(conn, &reply{}, err)
+		sendReply(conn, q.Tag, &reply{}, err)
 		return
 	}
 	defer h.close()
-	if sendReply(conn, &reply{}, nil) != nil {
+	if sendReply(conn, q.Tag, &reply{}, nil) != nil {
 		return
 	}
 	for {
@@ -229,7 +247,7 @@ func (s *Server) serveHandle(conn *net.UnixConn) {
 			return
 		}
 		r, err := h.call(q)
-		if sendReply(conn, &r, err) != nil {
+		if sendReply(conn, q.Tag, &r, err) != nil {
 			return
 		}
 	}
