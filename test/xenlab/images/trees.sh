@@ -78,7 +78,8 @@ add_kmod() {
 }
 
 # pack TREE FILE: an uncompressed initramfs: the loader's copy is faster than unpacking
-# under emulation. Without the time of the build, the same packages give the same bytes.
+# under emulation. Without the time of the build: the same packages give the same bytes
+# on the same host.
 pack() {
   find "$1" -exec touch -h -d @0 {} +
   (cd "$1" && find . -print0 | LC_ALL=C sort -z | cpio -0 -o -H newc -R 0:0 --reproducible --quiet) >"$2"
