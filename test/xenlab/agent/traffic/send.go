@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,11 +18,15 @@ import (
 // chunk is how many bytes are given to one send.
 const chunk = 256 << 10
 
+// pacedWrites is how many sends in a second a paced flow takes, about.
+const pacedWrites = 50
+
 // Transfer is what one end of one TCP flow saw.
 type Transfer struct {
 	Bytes   uint64  `json:"bytes"`
 	SHA256  string  `json:"sha256"`
 	Seconds float64 `json:"seconds"` // from the first byte on
+	GapMS   float64 `json:"gap_ms"`  // the longest time without a byte between two
 }
 
 // Sent is the result of [Send], for all flows together: from the first connection to
@@ -32,30 +36,38 @@ type Sent struct {
 	Bytes    uint64  `json:"bytes"` // of all flows
 	Seconds  float64 `json:"seconds"`
 	MbitPerS float64 `json:"mbit_per_s"`
+	GapMS    float64 `json:"gap_ms"` // the longest that a receiver has waited for bytes
 }
 
 // Send is the command "send".
 type Send struct {
 	To      string        `arg:"" help:"HOST:PORT of a receive."`
-	Bytes   uint64        `default:"67108864" help:"Bytes in each flow."`
+	Bytes   uint64        `default:"67108864" help:"Bytes in each flow; 0: until it is told to end."`
+	Pace    uint64        `help:"Bytes a second in each flow; 0: as fast as it goes."`
 	Seed    uint64        `default:"1" help:"Seed of the first flow; the next flow has the next."`
 	Flows   int           `default:"1" help:"Connections at the same time, at least one."`
 	Timeout time.Duration `default:"60s" help:"How long all of it may take."`
 }
 
 // Run sends, and fails if a receiver got anything else than what was sent. It goes on
-// trying to connect until its time is up.
+// trying to connect until its time is up. If it is to be told when to end, it prints
+// Ready for each flow once that has begun.
 func (c *Send) Run(ctx context.Context, out io.Writer) error {
 	if c.Flows < 1 {
 		return fmt.Errorf("--flows=%d: give at least 1", c.Flows)
 	}
+	told := ctx
+	if c.Bytes == 0 {
+		ctx = context.WithoutCancel(ctx) // the receivers' answers come after that
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	began := make([]time.Time, c.Flows)
+	all := make([]flow, c.Flows)
 	flows, ctx := errgroup.WithContext(ctx)
-	for i := range began {
-		flows.Go(func() (err error) {
-			if began[i], err = c.flow(ctx, c.Seed+uint64(i)); err != nil {
+	for i := range all {
+		all[i] = flow{Send: c, told: told, out: out, stream: newBytes(c.Seed + uint64(i)), hash: sha256.New()}
+		flows.Go(func() error {
+			if err := all[i].run(ctx); err != nil {
 				return fmt.Errorf("flow %d to %s: %w", i, c.To, err)
 			}
 			return nil
@@ -64,48 +76,99 @@ func (c *Send) Run(ctx context.Context, out io.Writer) error {
 	if err := flows.Wait(); err != nil {
 		return err
 	}
-	first := slices.MinFunc(began, time.Time.Compare)
-	s := Sent{Flows: c.Flows, Bytes: uint64(c.Flows) * c.Bytes, Seconds: time.Since(first).Seconds()}
+	s := Sent{Flows: c.Flows}
+	first := all[0].began
+	for _, f := range all {
+		s.Bytes += f.sent
+		s.GapMS = max(s.GapMS, f.got.GapMS)
+		if f.began.Before(first) {
+			first = f.began
+		}
+	}
+	s.Seconds = time.Since(first).Seconds()
 	s.MbitPerS = 8 * float64(s.Bytes) / s.Seconds / 1e6
 	return print(out, s)
 }
 
-// flow sends one flow, reads the receiver's verdict, and returns when it was connected.
-func (c *Send) flow(ctx context.Context, seed uint64) (time.Time, error) {
-	conn, err := dialUntil(ctx, c.To)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer conn.Close()
-	began := time.Now()
-	return began, c.send(ctx, conn, seed)
+// flow is one connection of a [Send].
+type flow struct {
+	*Send
+	told   context.Context // ends when there is no more to be sent, if Bytes does not say
+	out    io.Writer
+	stream *byteStream
+	hash   hash.Hash
+	began  time.Time // when it was connected
+	sent   uint64
+	got    Transfer // the receiver's answer
 }
 
-func (c *Send) send(ctx context.Context, conn *net.TCPConn, seed uint64) error {
+// run sends the flow and compares it with the receiver's answer.
+func (f *flow) run(ctx context.Context) error {
+	conn, err := dialUntil(ctx, f.To)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	f.began = time.Now()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
-
-	stream, hash := newBytes(seed), sha256.New()
-	buf := make([]byte, chunk)
-	for left := c.Bytes; left > 0; {
-		b := buf[:min(left, chunk)]
-		stream.fill(b)
-		hash.Write(b)
-		if n, err := conn.Write(b); err != nil {
-			return fmt.Errorf("after %d bytes: %w", c.Bytes-left+uint64(n), err)
-		}
-		left -= uint64(len(b))
+	if err := f.send(conn); err != nil {
+		return fmt.Errorf("after %d bytes: %w", f.sent, err)
 	}
 	if err := conn.CloseWrite(); err != nil {
 		return err
 	}
-	var got Transfer
-	if err := json.NewDecoder(conn).Decode(&got); err != nil {
+	if err := json.NewDecoder(conn).Decode(&f.got); err != nil {
 		return fmt.Errorf("the receiver's answer: %w", err)
 	}
-	if want := hex.EncodeToString(hash.Sum(nil)); got.Bytes != c.Bytes || got.SHA256 != want {
-		return fmt.Errorf("sent %d bytes of SHA-256 %s, the receiver got %d of %s", c.Bytes, want, got.Bytes, got.SHA256)
+	if want := hex.EncodeToString(f.hash.Sum(nil)); f.got.Bytes != f.sent || f.got.SHA256 != want {
+		return fmt.Errorf("sent %d bytes of SHA-256 %s, the receiver got %d of %s", f.sent, want, f.got.Bytes, f.got.SHA256)
 	}
 	return nil
+}
+
+// send writes all there is to be sent.
+func (f *flow) send(conn *net.TCPConn) error {
+	buf := make([]byte, chunk)
+	if f.Pace > 0 {
+		buf = buf[:min(chunk, max(f.Pace/pacedWrites, 1))]
+	}
+	for f.more() {
+		b := buf
+		if f.Bytes > 0 {
+			b = b[:min(f.Bytes-f.sent, uint64(len(b)))]
+		}
+		f.stream.fill(b)
+		f.hash.Write(b)
+		n, err := conn.Write(b)
+		if err == nil && f.Bytes == 0 && f.sent == 0 {
+			err = print(f.out, Ready{f.To})
+		}
+		f.sent += uint64(n)
+		if err != nil {
+			return err
+		}
+		f.pause()
+	}
+	return nil
+}
+
+func (f *flow) more() bool {
+	if f.Bytes == 0 {
+		return f.told.Err() == nil
+	}
+	return f.sent < f.Bytes
+}
+
+// pause waits until the next bytes are due.
+func (f *flow) pause() {
+	if f.Pace == 0 {
+		return
+	}
+	due := f.began.Add(time.Duration(float64(f.sent) / float64(f.Pace) * float64(time.Second)))
+	select {
+	case <-f.told.Done():
+	case <-time.After(time.Until(due)):
+	}
 }
 
 // dialUntil connects, however long it takes the other side to listen.
@@ -170,13 +233,16 @@ func receive(ctx context.Context, conn *net.TCPConn) (Transfer, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	var t Transfer
-	var began time.Time
+	var began, last time.Time
 	hash, buf := sha256.New(), make([]byte, chunk)
 	for {
 		n, err := conn.Read(buf)
+		now := time.Now()
 		if t.Bytes == 0 {
-			began = time.Now()
+			began, last = now, now
 		}
+		t.GapMS = max(t.GapMS, float64(now.Sub(last))/1e6)
+		last = now
 		t.Bytes += uint64(n)
 		hash.Write(buf[:n])
 		if errors.Is(err, io.EOF) {

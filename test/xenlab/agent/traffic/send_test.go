@@ -60,6 +60,22 @@ func TestSenderFailsIfTheReceiverGotOtherBytes(t *testing.T) {
 	}
 }
 
+func TestSenderToldToEndHasItsBytesChecked(t *testing.T) {
+	a, b := pair(t)
+	r := b.listen("receive", "--timeout=20s")
+	s := a.listen("send", "10.9.0.2:5001", "--bytes=0", "--pace=1000000", "--timeout=20s")
+	s.stop()
+	var sent Sent
+	s.result(&sent)
+	s.end()
+	var got Transfer
+	r.result(&got)
+	r.end()
+	if sent.Bytes == 0 || got.Bytes != sent.Bytes || got.SHA256 == "" || sent.GapMS != got.GapMS {
+		t.Errorf("sent %+v, received %+v", sent, got)
+	}
+}
+
 func TestReceiverToldToStopSaysHowManyFlowsCame(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
