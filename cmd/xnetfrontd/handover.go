@@ -142,21 +142,55 @@ func holdKey(tap string) string { return "tap/" + tap }
 
 // dropStale ends what an earlier daemon left of vifs that the configuration does not
 // have any more. What is not there now, and may come back, stays.
-func dropStale(ctx context.Context, keeper *hold.Keeper, cfg config.Config, log *zap.Logger) {
+func (p place) dropStale(ctx context.Context, keeper *hold.Keeper, cfg config.Config, store xen.Store) {
 	entries, err := keeper.List(ctx)
 	if err != nil {
 		return // startKeeper has said that there is no holder
 	}
+	stale := map[string]string{} // number of the vif, or empty, by key
 	for _, e := range entries {
 		cut := strings.LastIndexByte(e.Key, '/')
 		if e.Parked != "" || cut < 0 || slices.ContainsFunc(cfg.Vifs, func(t config.Vif) bool { return mayBe(t, e.Key[:cut]) }) {
 			continue
 		}
-		log.Info("dropping what an earlier daemon left: the configuration does not have its vif any more", zap.String("key", e.Key))
-		if err := keeper.Drop(ctx, e.Key); err != nil {
-			log.Warn("not dropped", zap.String("key", e.Key), zap.Error(err))
+		key := e.Key[:cut]
+		if e.Key == key+netfront.KeyConnection {
+			stale[key] = e.Label
+		} else if _, ok := stale[key]; !ok {
+			stale[key] = ""
 		}
 	}
+	for key, number := range stale {
+		p.log.Info("ending what an earlier daemon left: the configuration does not have its vif any more", zap.String("key", key))
+		var err error
+		if devid, nerr := strconv.Atoi(number); nerr == nil {
+			err = p.freeVif(ctx, store, devid)
+		}
+		if err = errors.Join(err, netfront.Discard(store, vifHolder{keeper}, key)); err != nil {
+			p.log.Warn("not ended cleanly", zap.String("key", key), zap.String("error", oneLine(err)))
+		}
+	}
+}
+
+// freeVif has the backend let go of a vif that no process serves. It is left alone if
+// somebody has taken it since.
+func (p place) freeVif(ctx context.Context, store xen.Store, devid int) (err error) {
+	if !p.xen.embedded() {
+		if err := p.sys.checkOwner(devid); err != nil {
+			return err
+		}
+	}
+	lock, err := lockVif(p.xen.lockDir(), devid)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.release()) }()
+	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
+	defer cancel()
+	if err := netfront.Release(ctx, store, devid); err != nil && !errors.Is(err, netfront.ErrNoVif) {
+		return err
+	}
+	return nil
 }
 
 // mayBe tells whether a table can be that of the vif under key.

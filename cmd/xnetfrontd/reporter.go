@@ -22,7 +22,7 @@ func (r reporter) status() control.Status {
 	services, waiting := r.super.snapshot()
 	for _, v := range services {
 		id := v.identity()
-		problem, since := v.trouble()
+		since, problem := v.trouble()
 		c := control.Vif{Match: id.table.Match.String(), DevID: id.devid, MAC: id.mac.String(), TAP: id.tap, Since: since}
 		if problem != nil {
 			c.Problem = oneLine(problem)
@@ -59,7 +59,7 @@ func summary(s *supervisor) string {
 	for _, v := range services {
 		id := v.identity()
 		text := fmt.Sprintf("vif %d: TAP %s", id.devid, id.tap)
-		if problem, _ := v.trouble(); problem != nil {
+		if _, problem := v.trouble(); problem != nil {
 			text = fmt.Sprintf("vif %d: not served: %s", id.devid, oneLine(problem))
 		}
 		texts = append(texts, text)

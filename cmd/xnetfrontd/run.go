@@ -72,7 +72,6 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	if d.holder != "" {
 		keeper = startKeeper(ctx, d.holder, d.log)
 		defer func() { err = errors.Join(err, endKeeper(keeper, d.log)) }()
-		dropStale(ctx, keeper, cfg, d.log)
 		at.holder = vifHolder{keeper}
 	}
 	super.make = func(table config.Vif, devid int, mac net.HardwareAddr) steps {
@@ -82,6 +81,9 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	vifs, err := scan.open(ctx)
 	if err != nil {
 		return unlessStopped(ctx, err)
+	}
+	if keeper != nil {
+		at.dropStale(ctx, keeper, cfg, scan.guest.Store)
 	}
 	inner, stopInner := context.WithCancel(ctx)
 	var parts sync.WaitGroup // what serves no vif

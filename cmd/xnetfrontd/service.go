@@ -182,10 +182,10 @@ func (s *service) set(problem error) {
 }
 
 // trouble is why the vif is not served, or nil, and since when that is so.
-func (s *service) trouble() (error, time.Time) {
+func (s *service) trouble() (since time.Time, problem error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.problem, s.since
+	return s.since, s.problem
 }
 
 // setAbsent notes whether the guest has the vif, and returns since when it has not.

@@ -75,7 +75,7 @@ func (s *supervisor) start(ctx context.Context, vifs []netfront.Vif) error {
 	}
 	var errs []error
 	for _, v := range s.services {
-		err, _ := v.trouble()
+		_, err := v.trouble()
 		if err == nil {
 			return nil
 		}

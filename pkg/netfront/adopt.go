@@ -12,6 +12,10 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
+// maxAttempts is how many processes may die while they take over a session: what kills
+// one of them may kill the next.
+const maxAttempts = 5
+
 // adopt makes a session of l, whose descriptors are used up when it succeeds. Attached
 // says whether the backend is there now: one that is being bound anew will come back to
 // the same rings.
@@ -42,6 +46,9 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 	}
 	if attached, err = d.connectedStill(ctx, b); err != nil {
 		return s, false, err
+	}
+	if n := file.attempt(); n >= maxAttempts {
+		return s, false, fmt.Errorf("%w: %d processes tried it and died", ErrHandover, n)
 	}
 	crashPoint(crashAdopt)
 	fd, err := unix.FcntlInt(uintptr(grants), unix.F_DUPFD_CLOEXEC, 0)

@@ -189,11 +189,15 @@ func (d *Device) configureLink(f Features) error {
 // serve publishes the rings, waits for the backend to connect, and carries frames
 // until something ends the connection.
 func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue bool, s *session) error {
+	// Before the holder has it: without the marker the next process would take the session
+	// for one from before a restore. And once only: a restore from here on must show.
+	if err := s.mark(ctx, b.store); err != nil {
+		return fmt.Errorf("mark the connection: %w", err)
+	}
 	d.hold(b.address, agreed, s)
 	if err := publish(ctx, b.store, b.dir, agreed, multiQueue, s); err != nil {
 		return err
 	}
-	s.marked = true
 	crashPoint(crashPublished)
 	// The rx buffers are on the rings before the backend looks at them.
 	if err := b.setState(ctx, netif.StateConnected); err != nil {

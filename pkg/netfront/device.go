@@ -111,8 +111,10 @@ func (d *Device) Name() string { return d.link.Name() }
 // returned, or not been called.
 func (d *Device) Close() error {
 	err := d.left.close()
+	// What was never looked at is for a process that gets further.
+	leave := d.leftLink || d.left != nil
 	d.left = nil
-	if d.leftLink {
+	if leave {
 		return errors.Join(err, d.link.Release())
 	}
 	return errors.Join(err, d.forget(keyTAP), d.link.Close())
@@ -150,7 +152,11 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
 		d.setState(netif.StateClosed, err)
-		d.log.Warn("disconnected", zap.String("cause", cause(err)), zap.Error(err), zap.Duration("retry_in", wait))
+		fields := []zap.Field{zap.String("cause", cause(err)), zap.Error(err), zap.Duration("retry_in", wait)}
+		if p := (*panicError)(nil); errors.As(err, &p) {
+			fields = append(fields, zap.String("stack", p.stack))
+		}
+		d.log.Warn("disconnected", fields...)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -167,6 +173,9 @@ func (d *Device) Run(ctx context.Context) error {
 
 // cause names what ended a connection in one word, for logs and metrics.
 func cause(err error) string {
+	if p := (*panicError)(nil); errors.As(err, &p) {
+		return "panic"
+	}
 	switch {
 	case errors.Is(err, ErrViolation):
 		return "violation"

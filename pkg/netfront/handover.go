@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -388,6 +389,9 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) error {
 	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
 	d.setState(netif.StateConnected, nil)
 	failed := s.start()
+	if d.Alive(time.Second) == nil {
+		s.file.works()
+	}
 	err = d.link.SetCarrier(attached)
 	if err == nil {
 		d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),

@@ -261,6 +261,7 @@ func TestStateOfAnotherProgramIsAdopted(t *testing.T) {
 		"corrupt map states":  {"pool", func(f *stateFile) { f.queue(0).Tx.pool = garbage() }},
 		"corrupt posted":      {"out of place", func(f *stateFile) { f.queue(0).Rx.posted[3] = 4 }},
 		"died while making":   {"being made", func(f *stateFile) { f.setPhase(phaseMaking) }},
+		"died taking it over": {"5 processes tried it", func(f *stateFile) { f.head.Attempts = maxAttempts }},
 		"died while ending":   {"being made or ended", func(f *stateFile) { f.setPhase(phaseEnded) }},
 		"another connection":  {"checksum", func(f *stateFile) { f.head.Nonce.Text[0]++ }},
 		"other ring in store": {"the store's rings are others", func(f *stateFile) { f.queue(0).Record.TxPort++; f.seal() }},

@@ -85,7 +85,7 @@ func publish(ctx context.Context, st updater, dir string, a agreement, multiQueu
 				return err
 			}
 		}
-		return s.mark(ctx, tx)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("publish rings: %w", err)

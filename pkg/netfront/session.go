@@ -40,11 +40,12 @@ func markerPath(dir string) string {
 
 // mark leaves the marker. Where the guest has no place for it, every end of a connection
 // looks like a restore, which costs a few descriptors.
-func (s *session) mark(ctx context.Context, tx xenstore.Operations) error {
-	err := tx.Write(ctx, s.marker, s.nonce)
+func (s *session) mark(ctx context.Context, st xenstore.Operations) error {
+	err := st.Write(ctx, s.marker, s.nonce)
 	if errors.Is(err, xenstore.ErrPermission) || errors.Is(err, xenstore.ErrNotFound) {
-		return nil
+		err = nil
 	}
+	s.marked = err == nil
 	return err
 }
 

@@ -40,17 +40,17 @@ const (
 type stateHeader struct {
 	Magic    [8]byte
 	Version  uint32
-	Sum      uint32 // CRC-32C of the rest of the header without Phase, and of all pairRecords
+	Sum      uint32 // CRC-32C of the rest of the header without Phase and Attempts, and of all pairRecords
 	Layout   uint64 // see stateLayout
 	Size     uint64 // of the file
 	Phase    uint32 // atomic
+	Attempts uint32 // atomic: processes that began to take over and were not seen to work
 	Queues   uint32
 	DevID    uint32
 	Backend  uint32 // domain
 	Features uint32 // bits in the order of Features' fields
 	Workers  uint32 // of each pair
 	MTU      uint32
-	_        uint32
 	Nonce    stateText // marker of this life of the domain, see restored
 	Dir      stateText // the frontend's directory
 	Path     stateText // the backend's directory
@@ -209,7 +209,7 @@ func (f *stateFile) sum() uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	const from, phase = unsafe.Offsetof(stateHeader{}.Layout), unsafe.Offsetof(stateHeader{}.Phase)
 	sum := crc32.Checksum(f.mem[from:phase], table)
-	sum = crc32.Update(sum, table, f.mem[phase+4:stateHeaderSize])
+	sum = crc32.Update(sum, table, f.mem[phase+8:stateHeaderSize])
 	for i := range int(f.head.Queues) {
 		at := stateHeaderSize + i*queueStride
 		sum = crc32.Update(sum, table, f.mem[at:at+int(unsafe.Sizeof(pairRecord{}))])
@@ -222,6 +222,12 @@ func (f *stateFile) seal() { f.head.Sum = f.sum() }
 
 func (f *stateFile) phase() uint32     { return atomic.LoadUint32(&f.head.Phase) }
 func (f *stateFile) setPhase(p uint32) { atomic.StoreUint32(&f.head.Phase, p) }
+
+// attempt counts one more process that takes over, and tells how many did not work.
+func (f *stateFile) attempt() (failed uint32) { return atomic.AddUint32(&f.head.Attempts, 1) - 1 }
+
+// works notes that this process does.
+func (f *stateFile) works() { atomic.StoreUint32(&f.head.Attempts, 0) }
 
 // queue is the i-th pair's part. I is below Queues.
 func (f *stateFile) queue(i int) *queueState {

@@ -220,6 +220,7 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 	if err := q.tag.Publish(m); err != nil {
 		return fmt.Errorf("publish tx map: %w", err)
 	}
+	crashPoint(crashTxPutMap)
 	if i == 0 && plan.gsoType != netif.GSONone {
 		extra := netif.NewGSO(plan.gsoSize, plan.gsoType).TxSlot()
 		q.put(&extra, noMap)

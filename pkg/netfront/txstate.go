@@ -54,7 +54,6 @@ func unpackHand(v uint64) (h txHand, whole uint32) {
 // commit makes it true that what was put on the ring is whole frames, and h what is in
 // hand now.
 func (q *TxQueue) commit(h txHand) {
-	crashPoint(crashTxPutMap)
 	q.hand = h
 	atomic.StoreUint64(&q.state.hand, h.pack(q.ring.Produced()))
 	crashPoint(crashTxCommit)

@@ -109,7 +109,7 @@ func (w *worker) watchTAP(fd int) error {
 // use of its queues.
 func (w *worker) start(failed func(error)) {
 	go func() {
-		err := w.run()
+		err := w.guarded()
 		close(w.done)
 		if err != nil {
 			failed(err)
