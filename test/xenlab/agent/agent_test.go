@@ -126,6 +126,13 @@ func TestOutputAndExitCodeArrive(t *testing.T) {
 	}
 }
 
+func TestASignalIsNamed(t *testing.T) {
+	_, m := request(t, newConsole(t).dial(), wire.Request{Exec: shell("kill -9 $$")})
+	if o := finish(t, m); o.exited != (wire.Exited{Code: -1, Signal: "SIGKILL"}) {
+		t.Errorf("ended with %+v", o.exited)
+	}
+}
+
 func TestEveryByteOfInputComesBack(t *testing.T) {
 	_, m := request(t, newConsole(t).dial(), wire.Request{Exec: &wire.Exec{Argv: []string{"cat"}}})
 	var want []byte

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -19,7 +20,7 @@ const xenstored = "/run/xenstored/socket"
 
 type awaitStoreCmd struct {
 	Path   string   `arg:"" help:"Node to watch."`
-	Values []string `arg:"" optional:"" help:"Values, one of which ends the wait; none: any."`
+	Values []string `arg:"" optional:"" help:"Values, one of which ends the wait; none: any that is not empty."`
 	Gone   bool     `help:"Wait until the node is missing."`
 }
 
@@ -57,11 +58,11 @@ func (c *awaitStoreCmd) Run(ctx context.Context) error {
 			}
 		case err != nil:
 			return err
-		case !c.Gone && (len(c.Values) == 0 || slices.Contains(c.Values, value)):
+		case !c.Gone && (len(c.Values) == 0 && value != "" || slices.Contains(c.Values, value)):
 			_, err := fmt.Println(value)
 			return err
 		default:
-			last = value
+			last = strconv.Quote(value)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -183,7 +184,7 @@ func exitedOf(state *os.ProcessState, err error) wire.Exited {
 		return wire.Exited{Code: -1, Signal: fmt.Sprintf("unknown end: %v", err)}
 	}
 	x := wire.Exited{Code: state.ExitCode()}
-	if status, ok := state.Sys().(unix.WaitStatus); ok && status.Signaled() {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		x.Signal = unix.SignalName(status.Signal())
 	}
 	return x

@@ -12,6 +12,9 @@ import (
 // DaemonLog is where StartDaemon has the daemon write, one run behind the other.
 const DaemonLog = "/run/xnetfrontd/lab.log"
 
+// HoldSocket is where the daemon's holder listens.
+const HoldSocket = "/run/xnetfrontd-hold/hold.sock"
+
 // InstallDaemon puts the static binary into the PATH and makes the folder that its
 // unit would make.
 func (d *DomU) InstallDaemon(ctx context.Context) error {
@@ -19,10 +22,18 @@ func (d *DomU) InstallDaemon(ctx context.Context) error {
 	return err
 }
 
+// StartHolder starts the daemon's holder unless there is one. A daemon that reports to
+// a service manager, as StartDaemon's do, leaves that to it.
+func (d *DomU) StartHolder(ctx context.Context) error {
+	_, err := d.Shell(ctx, "[ -S "+HoldSocket+" ] || "+DaemonPath+" hold --detach 2>>"+DaemonLog+" | grep -q ready")
+	return err
+}
+
 // StartDaemon starts "xnetfrontd args...", detached, and returns when it says that it
-// is ready: its TAPs exist then, and nothing else is promised. It installs the daemon.
+// is ready: its TAPs exist then, and nothing else is promised. It installs the daemon
+// and starts the holder.
 func (d *DomU) StartDaemon(ctx context.Context, args ...string) (*Daemon, error) {
-	if err := d.InstallDaemon(ctx); err != nil {
+	if err := errors.Join(d.InstallDaemon(ctx), d.StartHolder(ctx)); err != nil {
 		return nil, err
 	}
 	p, err := d.StartCommand(ctx, Command{Argv: append([]string{"xnetfrontd"}, args...), Detached: DaemonLog, notify: true})

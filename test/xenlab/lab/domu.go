@@ -64,7 +64,8 @@ type DomU struct {
 	id  atomic.Int64
 }
 
-// CreateDomU creates a guest and returns when its agent answers.
+// CreateDomU creates a guest and returns when its agent answers. If it does not, the
+// guest is returned with the error, to be destroyed.
 func (l *Lab) CreateDomU(ctx context.Context, c DomUConfig) (*DomU, error) {
 	l.mu.Lock()
 	n := l.made
@@ -82,7 +83,7 @@ func (l *Lab) CreateDomU(ctx context.Context, c DomUConfig) (*DomU, error) {
 	l.mu.Unlock()
 	if err := d.Reconnect(ctx); err != nil {
 		// It stays in the list: the evidence is about it, and Destroy can still be had.
-		return d, fmt.Errorf("create domU %s: %w", c.Name, err)
+		return d, err
 	}
 	return d, nil
 }
@@ -115,14 +116,26 @@ func (d *DomU) ID() int { return int(d.id.Load()) }
 // Reconnect finds the domain again by its name, with a new number if it has one, and
 // begins a new session with its agent. It is for after a restore.
 func (d *DomU) Reconnect(ctx context.Context) error {
+	// The line before must not take this one's bytes: a domain has one terminal.
+	d.fail(errReconnecting)
+	err := d.reconnect(ctx)
+	if err != nil {
+		err = fmt.Errorf("connect to domU %s: %w", d.Name, err)
+		d.use(nil, nil)
+		d.fail(err)
+	}
+	return err
+}
+
+var errReconnecting = errors.New("a new connection takes the place of this one")
+
+func (d *DomU) reconnect(ctx context.Context) error {
 	dom0 := d.lab.dom0
 	id, err := d.lab.domID(ctx, d.Name)
 	if err != nil {
 		return err
 	}
 	d.id.Store(int64(id))
-	// The line before must not take this one's bytes: a domain has one terminal.
-	d.fail(errors.New("a new connection has taken the place of this one"))
 	tty, err := dom0.Run(ctx, AgentPath, "await-store", fmt.Sprintf("/local/domain/%d/console/tty", id))
 	if err != nil {
 		return err

@@ -69,5 +69,8 @@ func (g *Guest) save(ctx context.Context, path, script string) error {
 	} else {
 		err = nil
 	}
+	if out == "" {
+		return err // such as the journal of a guest that has none
+	}
 	return errors.Join(err, os.WriteFile(path, []byte(out), 0o644))
 }

@@ -241,12 +241,16 @@ func (g *Guest) why(err error) error {
 // use makes session the one that requests go through, and ends the one before. When
 // it ends by itself, lost says why, unless somebody else does in a while: a kernel
 // that crashes ruins the line first and gives its reasons then.
+// Nil is no session.
 func (g *Guest) use(session *yamux.Session, lost func() error) {
-	g.fail(errors.New("a new connection has taken the place of this one"))
+	g.fail(errReconnecting)
 	judged := make(chan struct{})
 	g.mu.Lock()
 	g.session, g.broken, g.judged = session, nil, judged
 	g.mu.Unlock()
+	if session == nil {
+		return
+	}
 	go func() {
 		<-session.CloseChan()
 		select {
