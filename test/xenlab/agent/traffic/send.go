@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ type Transfer struct {
 	SHA256  string  `json:"sha256"`
 	Seconds float64 `json:"seconds"` // from the first byte on
 	GapMS   float64 `json:"gap_ms"`  // the longest time without a byte between two
+	Wrong   []Piece `json:"wrong,omitempty"`
 }
 
 // Sent is the result of [Send], for all flows together: from the first connection to
@@ -65,7 +67,7 @@ func (c *Send) Run(ctx context.Context, out io.Writer) error {
 	all := make([]flow, c.Flows)
 	flows, ctx := errgroup.WithContext(ctx)
 	for i := range all {
-		all[i] = flow{Send: c, told: told, out: out, stream: newBytes(c.Seed + uint64(i)), hash: sha256.New()}
+		all[i] = flow{Send: c, told: told, out: out, seed: c.Seed + uint64(i), hash: sha256.New()}
 		flows.Go(func() error {
 			if err := all[i].run(ctx); err != nil {
 				return fmt.Errorf("flow %d to %s: %w", i, c.To, err)
@@ -93,13 +95,13 @@ func (c *Send) Run(ctx context.Context, out io.Writer) error {
 // flow is one connection of a [Send].
 type flow struct {
 	*Send
-	told   context.Context // ends when there is no more to be sent, if Bytes does not say
-	out    io.Writer
-	stream *byteStream
-	hash   hash.Hash
-	began  time.Time // when it was connected
-	sent   uint64
-	got    Transfer // the receiver's answer
+	told  context.Context // ends when there is no more to be sent, if Bytes does not say
+	out   io.Writer
+	seed  uint64
+	hash  hash.Hash
+	began time.Time // when it was connected
+	sent  uint64
+	got   Transfer // the receiver's answer
 }
 
 // run sends the flow and compares it with the receiver's answer.
@@ -121,14 +123,17 @@ func (f *flow) run(ctx context.Context) error {
 		return fmt.Errorf("the receiver's answer: %w", err)
 	}
 	if want := hex.EncodeToString(f.hash.Sum(nil)); f.got.Bytes != f.sent || f.got.SHA256 != want {
-		return fmt.Errorf("sent %d bytes of SHA-256 %s, the receiver got %d of %s", f.sent, want, f.got.Bytes, f.got.SHA256)
+		return fmt.Errorf("sent %d bytes of SHA-256 %s, the receiver got %d of %s; wrong: %+v", f.sent, want, f.got.Bytes, f.got.SHA256, f.got.Wrong)
 	}
 	return nil
 }
 
-// send writes all there is to be sent.
+// send writes all there is to be sent, behind the seed.
 func (f *flow) send(conn *net.TCPConn) error {
-	buf := make([]byte, chunk)
+	if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, f.seed)); err != nil {
+		return err
+	}
+	stream, buf := newBytes(f.seed), make([]byte, chunk)
 	if f.Pace > 0 {
 		buf = buf[:min(chunk, max(f.Pace/pacedWrites, 1))]
 	}
@@ -137,7 +142,7 @@ func (f *flow) send(conn *net.TCPConn) error {
 		if f.Bytes > 0 {
 			b = b[:min(f.Bytes-f.sent, uint64(len(b)))]
 		}
-		f.stream.fill(b)
+		stream.fill(b)
 		f.hash.Write(b)
 		n, err := conn.Write(b)
 		if err == nil && f.Bytes == 0 && f.sent == 0 {
@@ -233,26 +238,43 @@ func receive(ctx context.Context, conn *net.TCPConn) (Transfer, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	var t Transfer
-	var began, last time.Time
-	hash, buf := sha256.New(), make([]byte, chunk)
+	var seed [8]byte
+	if _, err := io.ReadFull(conn, seed[:]); err != nil {
+		return t, fmt.Errorf("the flow's seed: %w", err)
+	}
+	in := gapReader{Reader: conn}
+	check, hash, buf := newChecker(binary.BigEndian.Uint64(seed[:])), sha256.New(), make([]byte, chunk)
 	for {
-		n, err := conn.Read(buf)
-		now := time.Now()
-		if t.Bytes == 0 {
-			began, last = now, now
-		}
-		t.GapMS = max(t.GapMS, float64(now.Sub(last))/1e6)
-		last = now
+		n, err := io.ReadFull(&in, buf)
 		t.Bytes += uint64(n)
 		hash.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
+		check.add(buf[:n])
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		}
 		if err != nil {
 			return t, fmt.Errorf("after %d bytes: %w", t.Bytes, err)
 		}
 	}
-	t.Seconds = time.Since(began).Seconds()
+	t.Seconds, t.GapMS, t.Wrong = time.Since(in.first).Seconds(), in.gapMS, check.wrong
 	t.SHA256 = hex.EncodeToString(hash.Sum(nil))
 	return t, json.NewEncoder(conn).Encode(t)
+}
+
+// gapReader measures the time between two reads that return.
+type gapReader struct {
+	io.Reader
+	first, last time.Time
+	gapMS       float64
+}
+
+func (r *gapReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	now := time.Now()
+	if r.first.IsZero() {
+		r.first, r.last = now, now
+	}
+	r.gapMS = max(r.gapMS, float64(now.Sub(r.last))/1e6)
+	r.last = now
+	return n, err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,5 +83,25 @@ func TestReceiverToldToStopSaysHowManyFlowsCame(t *testing.T) {
 	c := Receive{On: "127.0.0.1:0", Flows: 2, Timeout: 10 * time.Second}
 	if err := c.Run(ctx, io.Discard); err == nil {
 		t.Error("no error though no flow came")
+	}
+}
+
+func TestWrongBytesAreToldWithThePlaceWhereTheyBelong(t *testing.T) {
+	const size = chunk + 1001
+	right := make([]byte, size)
+	stream := newBytes(5)
+	for b := right; len(b) > 0; b = b[min(len(b), 997):] {
+		stream.fill(b[:min(len(b), 997)]) // in pieces, as a paced sender makes them
+	}
+	wrong := slices.Clone(right)
+	copy(wrong[4096:4096+800], right[131072:])
+	clear(wrong[chunk : chunk+64])
+	wrong[size-1] ^= 1
+	check := newChecker(5)
+	check.add(wrong[:chunk])
+	check.add(wrong[chunk:])
+	want := []Piece{{At: 4096, Bytes: 800, From: 131072}, {At: chunk, Bytes: 64, From: -1}, {At: size - 1, Bytes: 1, From: -1}}
+	if !slices.Equal(check.wrong, want) {
+		t.Errorf("got  %+v\nwant %+v", check.wrong, want)
 	}
 }
