@@ -31,6 +31,7 @@ type shelf struct {
 	kept   map[string]heldBundle
 	parked []heldBundle
 	refuse error
+	onPut  func(key, label string) // told before anything is put
 }
 
 type heldBundle struct {
@@ -63,6 +64,9 @@ func duplicates(files []HeldFile) ([]HeldFile, error) {
 }
 
 func (s *shelf) Put(key, label string, files []HeldFile) error {
+	if s.onPut != nil {
+		s.onPut(key, label)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refuse != nil {
@@ -306,6 +310,28 @@ func TestVifThatChangedMeanwhileIsAdopted(t *testing.T) {
 			w.check(w.server.Toolstack().Write(w.deadline(), "/local/domain/5/device/vif/0/state", "1"))
 		})
 	})
+}
+
+// A process that dies before the rings are published must not look like one from before
+// a restore, whose event channels are parked for ever.
+func TestEventChannelsAreHeldBeforeTheSessionIsMarked(t *testing.T) {
+	h := newShelf(t)
+	made := make(chan *world, 1)
+	h.onPut = func(key, label string) {
+		marker, nonce, ok := strings.Cut(label, " ")
+		if key != "vif/0/events" || !ok {
+			return
+		}
+		w := <-made
+		made <- w
+		if v, err := w.server.Toolstack().Read(w.deadline(), "/local/domain/5/"+marker); v != nonce {
+			t.Errorf("the marker is %q (%v), want %q", v, err, nonce)
+		}
+	}
+	w := newWorld(t, worldConfig{front: Config{Holder: h}})
+	made <- w
+	w.connected(1)
+	w.exchange(10, 0)
 }
 
 func TestDeviceFailsWithoutAHolderThatWorks(t *testing.T) {
