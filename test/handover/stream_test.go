@@ -71,12 +71,11 @@ func newStream(t *testing.T, name string, from, at *space, to netip.Addr, port u
 		s.in, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(s.to))
 		return err
 	}))
-	t.Cleanup(func() { s.in.Close() })
+	t.Cleanup(s.close)
 	must(t, from.do(func() (err error) {
 		s.out, err = net.ListenUDP("udp4", nil)
 		return err
 	}))
-	t.Cleanup(func() { s.out.Close() })
 	raw, err := s.in.SyscallConn()
 	must(t, err)
 	must(t, raw.Control(func(fd uintptr) {
@@ -90,11 +89,19 @@ func newStream(t *testing.T, name string, from, at *space, to netip.Addr, port u
 	return s
 }
 
+// close ends the sockets.
+func (s *stream) close() {
+	s.in.Close()
+	if s.out != nil {
+		s.out.Close()
+	}
+}
+
 // start sends n packets, or until stop if n is 0.
 func (s *stream) start(n uint64) {
 	s.limit = n
 	go s.send()
-	s.t.Cleanup(func() {
+	s.t.Cleanup(func() { // before that of the sockets
 		s.halt()
 		<-s.sent
 	})

@@ -176,8 +176,25 @@ func (w *world) connected(program string) *process {
 	p.await(logConnected)
 	must(w.t, w.front.address(guestTAP, net.IP(w.guestIP.AsSlice())))
 	must(w.t, w.backVif().WaitConnected(w.deadline()))
+	w.warm()
 	w.settleFrames()
 	return p
+}
+
+// warm waits until packets go both ways: neighbours are known then, and the kernel has
+// seen the carriers.
+func (w *world) warm() {
+	w.t.Helper()
+	out := newStream(w.t, "first from the guest", w.front, w.back, w.backIP, 7003)
+	in := newStream(w.t, "first to the guest", w.back, w.front, w.guestIP, 7004)
+	for _, s := range []*stream{out, in} {
+		s.lossy = true
+		s.start(0)
+		s.settle()
+		s.halt()
+		s.finish()
+		s.close()
+	}
 }
 
 // next starts the daemon that goes on, and waits until it does.
