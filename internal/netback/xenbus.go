@@ -80,7 +80,9 @@ func (v *Vif) script(ctx context.Context) {
 // driver can be bound again (netback_remove, allow_rebind).
 func (v *Vif) remove(ctx context.Context) {
 	v.hotplug = false
-	err := v.backend.conn.Store().Remove(ctx, v.dir+"/"+netif.KeyHotplugStatus)
+	err := v.inDirectory(ctx, func(tx xenstore.Operations) error {
+		return tx.Remove(ctx, v.dir+"/"+netif.KeyHotplugStatus)
+	})
 	if err != nil && !errors.Is(err, xenstore.ErrNotFound) && ctx.Err() == nil {
 		v.log.Warn("remove hotplug-status", zap.Error(err))
 	}
@@ -179,13 +181,11 @@ func (v *Vif) show(ctx context.Context, s netif.State) error {
 	if v.shown == s {
 		return nil
 	}
-	err := v.backend.conn.Store().Update(ctx, func(tx xenstore.Operations) error {
-		if _, err := tx.Read(ctx, v.dir+"/"+netif.KeyState); err != nil {
-			return err
-		}
+	err := v.inDirectory(ctx, func(tx xenstore.Operations) error {
 		return tx.Write(ctx, v.dir+"/"+netif.KeyState, fmt.Sprint(int(s)))
 	})
 	if errors.Is(err, xenstore.ErrNotFound) {
+		v.ended = true
 		return nil
 	}
 	if err != nil {
@@ -198,6 +198,18 @@ func (v *Vif) show(ctx context.Context, s netif.State) error {
 	v.states = append(v.states, s)
 	v.signal()
 	return nil
+}
+
+// inDirectory runs f in a transaction if the directory is still the one that this
+// device was made from, which has what probe announced. One that the toolstack has made
+// in its place is the next device's.
+func (v *Vif) inDirectory(ctx context.Context, f func(tx xenstore.Operations) error) error {
+	return v.backend.conn.Store().Update(ctx, func(tx xenstore.Operations) error {
+		if _, err := tx.Read(ctx, v.dir+"/"+netif.KeyRxFlip); err != nil {
+			return err
+		}
+		return f(tx)
+	})
 }
 
 // fail is xenbus_dev_fatal: the reason goes to the error node, the state to Closing.
