@@ -114,21 +114,3 @@ func TestWorkerThatHangsIsSaidToBeAlive(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// A fault of this program must not end the process, which serves other vifs.
-func TestPanicOfAWorkerEndsTheProcess(t *testing.T) {
-	w, err := newWorker(newFakeEvents(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.tx = new(TxQueue) // without a ring
-	failed := make(chan error, 1)
-	w.start(func(err error) { failed <- err })
-	if err := <-failed; !strings.Contains(err.Error(), "panic: ") {
-		t.Error(err)
-	}
-	<-w.done
-	if err := w.close(); err != nil {
-		t.Error(err)
-	}
-}
