@@ -22,7 +22,7 @@ var (
 
 // connection makes one connection and serves it to its end. The cause is the error;
 // nothing of the connection is left when it returns.
-func (d *Device) connection(ctx context.Context) error {
+func (d *Device) connection(ctx context.Context) (err error) {
 	if done, err := d.takeOver(ctx); done {
 		return err
 	}
@@ -63,8 +63,9 @@ func (d *Device) connection(ctx context.Context) error {
 		return err
 	}
 	d.setPairs(s.pairs, agreed)
-	err = d.serve(ctx, b, agreed, o.multiQueue, s)
-	return errors.Join(err, d.end(ctx, b, s))
+	// Deferred, for a panic too.
+	defer func() { err = errors.Join(err, d.end(ctx, b, s)) }()
+	return d.serve(ctx, b, agreed, o.multiQueue, s)
 }
 
 // awaitVif waits until the toolstack attaches the vif.

@@ -373,7 +373,7 @@ func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
 // resume takes over l, whose backend should be a, and serves it to its end.
-func (d *Device) resume(ctx context.Context, a address, l *legacy) error {
+func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	b, err := openBus(ctx, d.guest.Store, a, d.setBackendState)
 	if err != nil {
 		return &refusal{err}
@@ -383,6 +383,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) error {
 	if err != nil {
 		return &refusal{err}
 	}
+	defer func() { err = errors.Join(err, d.end(ctx, b, s)) }() // for a panic too
 	features := featuresOf(s.file.head.Features)
 	d.mtu = int(s.file.head.MTU)
 	d.setAddress(a)
@@ -392,13 +393,12 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) error {
 	if d.Alive(time.Second) == nil {
 		s.file.works()
 	}
-	err = d.link.SetCarrier(attached)
-	if err == nil {
-		d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
-			zap.Int("queues", len(s.pairs)), zap.Any("features", features))
-		err = d.monitor(ctx, b, s.pairs, failed, attached, false)
+	if err := d.link.SetCarrier(attached); err != nil {
+		return err
 	}
-	return errors.Join(err, d.end(ctx, b, s))
+	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
+		zap.Int("queues", len(s.pairs)), zap.Any("features", features))
+	return d.monitor(ctx, b, s.pairs, failed, attached, false)
 }
 
 // agreement is what was agreed by the process before, with the reasons for what is

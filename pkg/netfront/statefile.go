@@ -64,7 +64,7 @@ type stateText struct {
 
 func (t *stateText) set(s string) error {
 	if len(s) > len(t.Text) {
-		return fmt.Errorf("%d bytes of text, at most %d: %.20q...", len(s), len(t.Text), s)
+		return fmt.Errorf("text of %d bytes, at most %d: it begins with %.20q", len(s), len(t.Text), s)
 	}
 	*t = stateText{Len: uint16(len(s))}
 	copy(t.Text[:], s)
