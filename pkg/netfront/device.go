@@ -156,6 +156,7 @@ func (d *Device) Run(ctx context.Context) error {
 		if p := (*panicError)(nil); errors.As(err, &p) {
 			fields = append(fields, zap.String("stack", p.stack))
 		}
+		d.setEnded(cause(err))
 		d.log.Warn("disconnected", fields...)
 		select {
 		case <-ctx.Done():
@@ -179,6 +180,8 @@ func cause(err error) string {
 	switch {
 	case errors.Is(err, ErrViolation):
 		return "violation"
+	case errors.Is(err, errRestored):
+		return "restored"
 	case errors.Is(err, errMoved), errors.Is(err, ErrNoVif):
 		return "detached"
 	case errors.Is(err, errBackendClosed):

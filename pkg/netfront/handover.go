@@ -56,6 +56,9 @@ const (
 // the TAP stay with the holder as they are.
 var ErrLeave = errors.New("left to the next process")
 
+// errRestored says that a connection was of an earlier life of the guest.
+var errRestored = errors.New("the guest was restored")
+
 func leaving(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrLeave) }
 
 // CheckState tells whether this program can go on with the state file in fd, which
@@ -150,12 +153,14 @@ func (d *Device) forget(key string) error {
 // drop ends s for good.
 func (d *Device) drop(s *session) error {
 	// Without a marker yet it is too young for a restore in between to be likely.
+	var cause error
 	if s.marked && restored(d.guest.Store, s.marker, s.nonce) {
+		cause = errRestored
 		d.poison(s)
 	}
 	s.file.setPhase(phaseEnded)
 	crashPoint(crashEnd)
-	return errors.Join(d.forget(KeyConnection), d.forget(keyEvents), s.close())
+	return errors.Join(cause, d.forget(KeyConnection), d.forget(keyEvents), s.close())
 }
 
 // poison sees to it that the event files of a session from before a restore are never
@@ -388,6 +393,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	d.mtu = int(s.file.head.MTU)
 	d.setAddress(a)
 	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
+	d.update(func(v *view) { v.takenOver = true })
 	d.setState(netif.StateConnected, nil)
 	failed := s.start()
 	if d.Alive(time.Second) == nil {

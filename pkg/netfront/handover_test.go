@@ -198,6 +198,9 @@ func TestNextProcessMakesANewConnection(t *testing.T) {
 				w.exchange(300, 1000)
 			}
 			after := w.dev.Status()
+			if !after.TakenOver || before.TakenOver {
+				t.Error("the status does not say that it was taken over")
+			}
 			if after.IfIndex != before.IfIndex || after.Features != before.Features || len(after.Queues) != queues {
 				t.Errorf("was %+v, is %+v", before, after)
 			}
@@ -400,8 +403,8 @@ func TestRestoredGuestIsCrashed(t *testing.T) {
 			w.connected(uint64(round) + 2)
 			w.exchange(50, 100)
 		}
-		if s := w.dev.Status(); s.IfIndex != index {
-			t.Error("another TAP")
+		if s := w.dev.Status(); s.IfIndex != index || s.Ended["restored"] != 3 {
+			t.Errorf("the TAP was %d, status %+v", index, s)
 		}
 		w.unhurt(h, 3)
 	})

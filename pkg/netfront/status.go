@@ -1,6 +1,7 @@
 package netfront
 
 import (
+	"maps"
 	"strings"
 	"time"
 
@@ -25,7 +26,9 @@ type Status struct {
 	Backend      string            `json:"backend"`       // path of its directory
 	BackendDomID uint16            `json:"backend_domid"` //
 	BackendState string            `json:"backend_state"`
-	Connects     uint64            `json:"connects"` // connections since the start, rebinds of the backend among them
+	Connects     uint64            `json:"connects"`        // connections since the start, rebinds of the backend among them
+	TakenOver    bool              `json:"taken_over"`      // the connection that stands was begun by an earlier process
+	Ended        map[string]uint64 `json:"ended,omitempty"` // connections that ended, by cause
 	Features     Features          `json:"features"`
 	Missing      map[string]string `json:"missing,omitempty"` // feature: why it is not there
 	Queues       []QueueStatus     `json:"queues"`
@@ -65,6 +68,8 @@ type view struct {
 	address      address
 	backendState netif.State
 	connects     uint64
+	takenOver    bool
+	ended        map[string]uint64
 	agreed       agreement
 	pairs        []*pair
 }
@@ -79,7 +84,7 @@ func (d *Device) Status() Status {
 		DevID: d.cfg.DevID, TAP: d.link.Name(), IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(),
-		Connects: v.connects, Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
@@ -123,6 +128,16 @@ func (d *Device) setState(st netif.State, reason error) {
 	d.log.Debug("state", zap.Stringer("state", st))
 }
 
+// setEnded counts a connection that ended for cause.
+func (d *Device) setEnded(cause string) {
+	d.update(func(v *view) {
+		if v.ended == nil {
+			v.ended = make(map[string]uint64)
+		}
+		v.ended[cause]++
+	})
+}
+
 func (d *Device) setBackendState(st netif.State) {
 	d.update(func(v *view) { v.backendState = st })
 }
@@ -134,6 +149,7 @@ func (d *Device) setAddress(a address) {
 func (d *Device) setPairs(pairs []*pair, a agreement) {
 	d.update(func(v *view) {
 		v.pairs = pairs
+		v.takenOver = false
 		if pairs != nil {
 			v.agreed = a
 		}

@@ -62,6 +62,9 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 	if n := logs.FilterMessage(stalledLine).Len(); n != 1 {
 		t.Errorf("%d lines: %v", n, logs.All())
 	}
+	if n := w.dev.Status().Ended["stalled"]; n != 1 {
+		t.Errorf("%d connections ended by a stall", n)
+	}
 	for _, l := range logs.FilterMessage("disconnected").All() {
 		if c := l.ContextMap()["cause"]; c != "stalled" {
 			t.Errorf("cause %v", c)

@@ -51,7 +51,7 @@ func printVif(b *bytes.Buffer, v Vif, now time.Time) {
 		line("reason", "%s", d.Reason)
 	}
 	line("link", "index %d, address %s, MTU %d", d.IfIndex, d.MAC, d.MTU)
-	line("backend", "%s in domain %d: %s; connections so far: %d", d.Backend, d.BackendDomID, d.BackendState, d.Connects)
+	line("backend", "%s in domain %d: %s; connections so far: %d%s", d.Backend, d.BackendDomID, d.BackendState, d.Connects, ended(d))
 	line("features", "%s", FeatureList(d.Features))
 	for _, name := range slices.Sorted(maps.Keys(d.Missing)) {
 		line("without", "%s: %s", name, d.Missing[name])
@@ -141,3 +141,20 @@ func FeatureList(f netfront.Features) string {
 }
 
 func age(since, now time.Time) time.Duration { return now.Sub(since).Round(time.Second) }
+
+// ended says why connections have ended, and whether the last one is an earlier
+// process's.
+func ended(d *netfront.Status) string {
+	var b strings.Builder
+	if d.TakenOver {
+		b.WriteString(", taken over from an earlier process")
+	}
+	for i, cause := range slices.Sorted(maps.Keys(d.Ended)) {
+		sep := ", "
+		if i == 0 {
+			sep = "; ended: "
+		}
+		fmt.Fprintf(&b, "%s%s %d", sep, cause, d.Ended[cause])
+	}
+	return b.String()
+}
