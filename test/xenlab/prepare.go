@@ -30,7 +30,6 @@ type prepared struct {
 	agent  string
 	daemon string
 	logs   string
-	tmp    string // has the agent
 	boots  int
 }
 
@@ -53,13 +52,6 @@ func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
 			return p, err
 		}
 	}
-	if p.tmp, err = os.MkdirTemp("", "xenlab-"); err != nil {
-		return p, err
-	}
-	p.agent = filepath.Join(p.tmp, "agent")
-	if err := buildAgent(e, p.agent); err != nil {
-		return p, err
-	}
 	if p.logs == "" {
 		cache, err := lab.CacheDir()
 		if err != nil {
@@ -71,14 +63,21 @@ func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
 			return p, err
 		}
 	}
-	return p, nil
+	if err := os.MkdirAll(p.logs, 0o755); err != nil {
+		return p, err
+	}
+	p.agent = filepath.Join(p.logs, "agent")
+	return p, buildAgent(e, p.agent)
 }
 
 func (p *prepared) close() error {
-	if p.tmp == "" {
+	if p.agent == "" {
 		return nil
 	}
-	return os.RemoveAll(p.tmp)
+	if err := os.Remove(p.agent); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // buildAgent builds the agent as a static binary.
