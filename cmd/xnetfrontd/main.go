@@ -33,7 +33,6 @@ type cli struct {
 	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts."`
 	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
-	Configured  configuredCmd  `cmd:"" hidden:"" help:"Exit with 1 if no vif is configured: the unit's condition."`
 	Attribute   attributeCmd   `cmd:"" name:"store-attribute" hidden:"" help:"Write an attribute of sysfs."`
 	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
 }

@@ -22,6 +22,7 @@ import (
 type prepareCmd struct {
 	configFlags
 	xenFlags
+	IfConfigured bool `hidden:"" help:"Exit with 1 if no vif is configured, and with 0 whatever else comes of it: the unit's condition."`
 	Group string `placeholder:"NAME" help:"Let this group use /dev/xen/xenbus, gntalloc and evtchn. Whoever can open xenbus reads and writes all that this guest can in xenstore."`
 }
 
@@ -33,6 +34,41 @@ alone, so it can be run at any time. It prints a line for each thing.`
 }
 
 func (c *prepareCmd) Run(s streams) (err error) {
+	if !c.IfConfigured {
+		return c.prepare(s)
+	}
+	if !c.configured() {
+		fmt.Fprintln(s.out, "no vif is configured: nothing to serve")
+		return exitCode(exitRuntime)
+	}
+	// What went wrong is in the journal, and run says what it lacks for it, and serves the
+	// vifs that lack nothing.
+	report(s.err, c.prepare(s))
+	return nil
+}
+
+// configured tells whether anything names a vif: a package that was just installed
+// serves nothing, and that is no failure. What is wrong with a configuration is for
+// run to say, and for the unit to fail with.
+func (c *prepareCmd) configured() bool {
+	cfg, err := c.load()
+	if err == nil {
+		return len(cfg.Vifs) > 0
+	}
+	var problem *config.Problem
+	return !errors.Is(err, fs.ErrNotExist) && !c.noFile() && !(errors.As(err, &problem) && problem.Key == "vif")
+}
+
+// noFile tells whether there is nothing that could name a vif.
+func (c *prepareCmd) noFile() bool {
+	if c.Vif != nil || c.Config != "" {
+		return false
+	}
+	_, err := os.Stat(config.DefaultPath)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (c *prepareCmd) prepare(s streams) (err error) {
 	cfg, err := c.load()
 	if err != nil {
 		return err
@@ -254,30 +290,4 @@ func (p *preparer) claimOne(ctx context.Context, v wantedVif) error {
 	}
 	p.say("vif %d: taken from the kernel's %s%s", v.devid, kernelModule, link)
 	return nil
-}
-
-// configuredCmd is the unit's condition: a package that was just installed serves
-// nothing, and that is no failure.
-type configuredCmd struct{ configFlags }
-
-func (c *configuredCmd) Run(s streams) error {
-	cfg, err := c.load()
-	var problem *config.Problem
-	switch {
-	case err == nil && len(cfg.Vifs) > 0:
-		return nil
-	case errors.Is(err, fs.ErrNotExist), c.noFile(), errors.As(err, &problem) && problem.Key == "vif":
-		fmt.Fprintln(s.out, "no vif is configured: nothing to serve")
-		return exitCode(exitRuntime)
-	}
-	return nil // what is wrong is for run to say, and for the unit to fail with
-}
-
-// noFile tells whether there is nothing that could name a vif.
-func (c *configuredCmd) noFile() bool {
-	if c.Vif != nil || c.Config != "" {
-		return false
-	}
-	_, err := os.Stat(config.DefaultPath)
-	return errors.Is(err, fs.ErrNotExist)
 }
