@@ -154,7 +154,7 @@ func (b *buildFlags) run(e *env, chosen []scenario.Scenario, verbose, keep bool)
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	r := &scenario.Runner{Out: e.out, Verbose: verbose, Keep: keep, Boot: p.boot}
+	r := &scenario.Runner{Out: e.out, Source: e.source, Verbose: verbose, Keep: keep, Boot: p.boot}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	err = r.Run(e.ctx, chosen)
 	if err == nil && keep && r.Failed > 0 {

@@ -148,6 +148,11 @@ func (s *screen) visit(ctx context.Context, l *lab.Lab, name string) error {
 		if d.Name != name {
 			continue
 		}
+		if d.Err() != nil { // it was restored, or has rebooted
+			if err := d.Reconnect(ctx); err != nil {
+				return err
+			}
+		}
 		t, err := s.open(ctx, d.Guest, name)
 		if err != nil {
 			return err

@@ -24,6 +24,7 @@ type Runner struct {
 	// scenario, and again after one that has brought Xen or dom0 down.
 	Boot    func(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, error)
 	Out     io.Writer
+	Source  string // root of the sources, for what a scenario builds of them
 	Verbose bool
 	// Keep ends the run at the first failure and leaves everything as it is then.
 	Keep bool
