@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -38,6 +39,8 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 		return s, false, fmt.Errorf("%w: its backend was %s", ErrHandover, h.Path.get())
 	case h.Nonce.get() != l.nonce || len(l.events) != int(h.Queues*h.Workers) || h.Workers < 1 || h.Workers > 2:
 		return s, false, fmt.Errorf("%w: %d event files for %d queues of another session", ErrHandover, len(l.events), h.Queues)
+	case h.Wanted != d.cfg.wanted():
+		return s, false, fmt.Errorf("%w: its configuration was another", ErrHandover)
 	case len(d.link.QueueFDs()) != int(h.Queues):
 		return s, false, fmt.Errorf("%w: the TAP has %d queues, the rings %d", ErrHandover, len(d.link.QueueFDs()), h.Queues)
 	}
@@ -65,7 +68,10 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 		return s, false, fmt.Errorf("%w: the store's rings are others: %w", ErrHandover, err)
 	}
 	crashPoint(crashAdopted)
-	return s, attached, l.close()
+	if err := l.close(); err != nil {
+		d.log.Warn("closing what was taken over", zap.Error(err))
+	}
+	return s, attached, nil
 }
 
 // openState maps the state, and finds the descriptor of the grants.

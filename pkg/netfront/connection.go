@@ -176,6 +176,11 @@ func (d *Device) configureLink(f Features) error {
 	if err := d.link.SetOffload(o & d.link.ProbeOffload()); err != nil {
 		return err
 	}
+	if d.mtu == 0 && d.cfg.TxQueueLen != 0 { // a link that was adopted
+		if err := d.link.SetTxQueueLen(d.cfg.TxQueueLen); err != nil {
+			return err
+		}
+	}
 	mtu := d.cfg.MTU
 	if !f.SG {
 		mtu = min(mtu, defaultMTU) // a frame is one slot then

@@ -98,7 +98,7 @@ func (d *Device) hold(a address, agreed agreement, s *session) {
 func (d *Device) describe(a address, agreed agreement, s *session) error {
 	h := s.file.head
 	h.DevID, h.Backend, h.Features = uint32(d.cfg.DevID), uint32(a.domid), agreed.Features.bits()
-	h.Workers, h.MTU = uint32(len(s.pairs[0].workers)), uint32(d.mtu)
+	h.Workers, h.MTU, h.Wanted = uint32(len(s.pairs[0].workers)), uint32(d.mtu), d.cfg.wanted()
 	if err := errors.Join(h.Nonce.set(s.nonce), h.Dir.set(a.dir), h.Path.set(a.backend)); err != nil {
 		return err
 	}
@@ -241,6 +241,7 @@ func (d *Device) adoptLink() error {
 	if err != nil {
 		return errors.Join(err, closeFiles(files))
 	}
+	d.mtu = 0 // not known
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
@@ -234,6 +235,15 @@ func reconnects(t *testing.T, why string, spoil func(w *world, h *shelf)) {
 	if h.keys() != allKept {
 		t.Errorf("the holder has %s", h.keys())
 	}
+	link, err := netlink.LinkByName(w.dev.Name())
+	w.check(err)
+	c := w.config.front
+	if a := link.Attrs(); c.MTU != 0 && a.MTU != c.MTU || c.TxQueueLen != 0 && a.TxQLen != c.TxQueueLen {
+		t.Errorf("MTU %d and %d frames, want %d and %d", a.MTU, a.TxQLen, c.MTU, c.TxQueueLen)
+	}
+	if w.dev.Status().Features != c.Features {
+		t.Errorf("features %+v, want %+v", w.dev.Status().Features, c.Features)
+	}
 	lines := logs.FilterMessage("a new connection: what the last process left cannot be gone on with").All()
 	if len(lines) != 1 {
 		t.Fatalf("%d lines: %v", len(lines), logs.All())
@@ -335,6 +345,13 @@ func TestEventChannelsAreHeldBeforeTheSessionIsMarked(t *testing.T) {
 	made <- w
 	w.connected(1)
 	w.exchange(10, 0)
+}
+
+func TestNewConfigurationIsIgnored(t *testing.T) {
+	reconnects(t, "its configuration was another", func(w *world, h *shelf) {
+		w.config.front.MTU, w.config.front.TxQueueLen = 1400, 77
+		w.config.front.Features.GSOv6 = false
+	})
 }
 
 func TestDeviceFailsWithoutAHolderThatWorks(t *testing.T) {

@@ -51,9 +51,19 @@ type stateHeader struct {
 	Features uint32 // bits in the order of Features' fields
 	Workers  uint32 // of each pair
 	MTU      uint32
+	Wanted   wanted
 	Nonce    stateText // marker of this life of the domain, see restored
 	Dir      stateText // the frontend's directory
 	Path     stateText // the backend's directory
+}
+
+// wanted is the part of a Config on which a connection depends.
+type wanted struct {
+	Queues, Features, MTU, TxQueueLen uint32
+}
+
+func (c *Config) wanted() wanted {
+	return wanted{Queues: uint32(c.Queues), Features: c.Features.bits(), MTU: uint32(c.MTU), TxQueueLen: uint32(c.TxQueueLen)}
 }
 
 // stateText is a short text with its length.
