@@ -38,8 +38,8 @@ test-xen: build bin/xenlab ## prove it on a real Xen under QEMU, no virtualizati
 	bin/xenlab test $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
 
 .PHONY: bench-xen
-bench-xen: build bin/xenlab ## compare with the kernel's xen-netfront on that Xen
-	bin/xenlab bench $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
+bench-xen: build bin/xenlab ## compare with the kernel's xen-netfront on that Xen (BENCH="--pairs 5 --check")
+	bin/xenlab bench $(BENCH)
 
 .PHONY: xen-shell
 xen-shell: build bin/xenlab ## give a prompt in dom0 and in a domU with the daemon

@@ -110,20 +110,6 @@ func (c *testCmd) Run(e *env) error {
 	return c.run(e, chosen, c.Verbose, c.Keep)
 }
 
-type benchCmd struct {
-	Scenario []string `placeholder:"NAME,..." help:"Only these."`
-	Verbose  bool     `short:"v" help:"Print what is logged."`
-	buildFlags
-}
-
-func (c *benchCmd) Run(e *env) error {
-	chosen, err := scenario.Choose(scenario.Benchmarks(), c.Scenario)
-	if err != nil {
-		return usageError{err}
-	}
-	return c.run(e, chosen, c.Verbose, false)
-}
-
 type imagesCmd struct{}
 
 func (imagesCmd) Run(e *env) error {
@@ -139,7 +125,7 @@ func imagesSource(e *env) string { return filepath.Join(e.source, "test", "xenla
 type listCmd struct{}
 
 func (listCmd) Run(e *env) error {
-	for _, s := range append(scenario.All(), scenario.Benchmarks()...) {
+	for _, s := range scenario.All() {
 		if _, err := fmt.Fprintf(e.out, "%-20s %s\n", s.Name, s.Proves); err != nil {
 			return err
 		}

@@ -1,0 +1,111 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/test/figures"
+	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
+)
+
+// Result is a whole run, as it is saved.
+type Result struct {
+	When    time.Time       `json:"when"`
+	Machine figures.Machine `json:"machine"` // the host
+	Xen     string          `json:"xen"`
+	Dom0    string          `json:"dom0_kernel"`
+	Guest   string          `json:"guest_kernel"`
+	Pairs   int             `json:"pairs"`
+	Seconds int             `json:"seconds"` // of one sample
+	Metrics []Measured      `json:"metrics"`
+}
+
+// Measured is a metric with all its samples.
+type Measured struct {
+	Metric
+	// Samples are pairs, each in the order in which it was taken.
+	Samples [][]Sample `json:"samples"`
+	// Ratio is computed from Samples, for readers of the file.
+	Ratio figures.Spread `json:"ratio_to_xen_netfront"`
+}
+
+// Sample is one measurement with one frontend.
+type Sample struct {
+	Frontend string  `json:"frontend"`
+	Value    float64 `json:"value"`          // in the metric's unit
+	Mean     float64 `json:"mean,omitempty"` // of pings
+	// Events are the notifications that netback got meanwhile, Spurious those of them
+	// that found nothing to do.
+	Events   uint64 `json:"netback_events"`
+	Spurious uint64 `json:"netback_spurious_events"`
+}
+
+func valueOf(s Sample) float64    { return s.Value }
+func meanOf(s Sample) float64     { return s.Mean }
+func eventsOf(s Sample) float64   { return float64(s.Events) }
+func spuriousOf(s Sample) float64 { return float64(s.Spurious) }
+
+// describe notes what is booted.
+func (r *Result) describe(ctx context.Context, l *lab.Lab, domU *lab.DomU) error {
+	for _, q := range []struct {
+		to    *string
+		guest *lab.Guest
+		ask   string
+	}{
+		{&r.Xen, l.Dom0(), "cd /sys/hypervisor/version; echo $(cat major).$(cat minor)$(cat extra)"},
+		{&r.Dom0, l.Dom0(), "uname -r"},
+		{&r.Guest, domU.Guest, "uname -r"},
+	} {
+		out, err := q.guest.Shell(ctx, q.ask)
+		if err != nil {
+			return err
+		}
+		*q.to = strings.TrimSpace(out)
+	}
+	return nil
+}
+
+// figuresOf are a frontend's figures, one for each pair.
+func (m *Measured) figuresOf(frontend string, figure func(Sample) float64) []float64 {
+	var all []float64
+	for _, pair := range m.Samples {
+		for _, s := range pair {
+			if s.Frontend == frontend {
+				all = append(all, figure(s))
+			}
+		}
+	}
+	return all
+}
+
+// ratios are our figures, each divided by the kernel's of the same pair.
+func (m *Measured) ratios(figure func(Sample) float64) []float64 {
+	ratios, kernels := m.figuresOf(Ours, figure), m.figuresOf(Kernel, figure)
+	for i := range ratios {
+		ratios[i] /= kernels[i]
+	}
+	return ratios
+}
+
+// Missed lists the goals that were not reached, one line for each.
+func (r *Result) Missed() []string {
+	var lines []string
+	for i := range r.Metrics {
+		m := &r.Metrics[i]
+		if ratio := figures.SpreadOf(m.ratios(valueOf)).Median; m.Goal != 0 && !figures.Meets(ratio, m.Goal, m.Less) {
+			lines = append(lines, fmt.Sprintf("%s: %s of the kernel's, the goal is %s", m.Title, figures.Number(ratio), figures.Number(m.Goal)))
+		}
+	}
+	return lines
+}
+
+// Save writes r as JSON and as a chart into dir, and returns the paths.
+func (r *Result) Save(dir string) ([]string, error) {
+	svg, err := r.chart()
+	if err != nil {
+		return nil, err
+	}
+	return figures.Save(dir, r.When, "-xen", r, svg)
+}
