@@ -11,7 +11,7 @@ import (
 )
 
 // lineOf is frames as they go over a line.
-func lineOf(t *testing.T, frames ...frame) []byte {
+func lineOf(t testing.TB, frames ...frame) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := &frameWriter{to: &b}
@@ -111,7 +111,7 @@ func TestCtrlONeverGoesOverALine(t *testing.T) {
 
 func FuzzAnyLineIsReadToItsEnd(f *testing.F) {
 	f.Add([]byte("\x16XL\xe7"))
-	f.Add(lineOf(&testing.T{}, frame{kind: kindData, payload: []byte("x")}))
+	f.Add(lineOf(f, frame{kind: kindData, payload: []byte("x")}))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r := newFrameReader(bytes.NewReader(line), io.Discard)
 		for {
