@@ -64,7 +64,7 @@ func (b *Back[S]) Put(s *S) {
 func (b *Back[S]) Push() (notify bool) {
 	old, to := b.published, b.rspProd
 	b.published = to
-	atomic.StoreUint32(b.shared.rspProd(), to)
+	store(b.shared.rspProd(), to)
 	return passed(atomic.LoadUint32(b.rspEvent()), old, to)
 }
 
@@ -72,7 +72,7 @@ func (b *Back[S]) Push() (notify bool) {
 // are there, and tells whether they are there already
 // (RING_FINAL_CHECK_FOR_REQUESTS with n = 1).
 func (b *Back[S]) NotifyAfter(n uint32) (ready bool) {
-	atomic.StoreUint32(b.reqEvent(), b.reqCons+n)
+	store(b.reqEvent(), b.reqCons+n)
 	waiting := atomic.LoadUint32(b.shared.reqProd()) - b.reqCons
 	return waiting >= n && waiting != 0
 }

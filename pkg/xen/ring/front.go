@@ -93,7 +93,7 @@ func (f *Front[S]) Unpublished() uint32 { return f.state.ReqProd - f.state.Publi
 func (f *Front[S]) Push() (notify bool) {
 	old, to := f.state.Published, f.state.ReqProd
 	f.state.Published = to
-	atomic.StoreUint32(f.reqProd(), to)
+	store(f.reqProd(), to)
 	return passed(atomic.LoadUint32(f.reqEvent()), old, to)
 }
 
@@ -117,7 +117,7 @@ func (f *Front[S]) Consume(n uint32) { f.state.RspCons += n }
 // are there, and tells whether they are there already: then no event may come and
 // the caller looks again (RING_FINAL_CHECK_FOR_RESPONSES with n = 1).
 func (f *Front[S]) NotifyAfter(n uint32) (ready bool) {
-	atomic.StoreUint32(f.rspEvent(), f.state.RspCons+n)
+	store(f.rspEvent(), f.state.RspCons+n)
 	waiting := atomic.LoadUint32(f.rspProd()) - f.state.RspCons
 	return waiting >= n && waiting != 0
 }

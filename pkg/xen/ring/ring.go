@@ -14,9 +14,9 @@
 // Indices run freely over 32 bits; index i lives in slot i mod Size. Slots are
 // plain memory. They are written before the producer word is stored and read after
 // it is loaded, and the atomic store and load order the two: in Go's memory model,
-// and on the hardware because an atomic store is an XCHG on amd64 and an STLR on
-// arm64. Both also order a following atomic load, which is the full barrier that
-// RING_PUSH_REQUESTS_AND_CHECK_NOTIFY and the final check need.
+// and on the hardware. A store after which the other side's word is read must besides
+// be seen before that is read, which is the full barrier of
+// RING_PUSH_REQUESTS_AND_CHECK_NOTIFY and of the final check; see store.
 //
 // Everything in the page can be changed by the other side at any moment. So each
 // end keeps its own indices privately, reads a producer word once and checks it
@@ -82,6 +82,12 @@ func view[S Slot](page []byte) (shared[S], error) {
 func (r *shared[S]) word(offset uintptr) *uint32 {
 	return (*uint32)(unsafe.Pointer(&r.mem[offset]))
 }
+
+// store writes a word, and orders it before the loads that follow: an XCHG on amd64, a
+// SWPAL on arm64. An atomic store would do that as well, by Go's memory model, but not
+// under the race detector, whose stores are releases and nothing more: each side then
+// misses now and then what the other one has just written, and both wait for an event.
+func store(word *uint32, v uint32) { atomic.SwapUint32(word, v) }
 
 func (r *shared[S]) reqProd() *uint32  { return r.word(0) }
 func (r *shared[S]) reqEvent() *uint32 { return r.word(4) }
