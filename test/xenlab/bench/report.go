@@ -88,6 +88,17 @@ func (r *Result) reportNetback(b *bytes.Buffer) {
 	figures.Table(b, rows)
 }
 
+// Lines are the metrics in a line each, by their first pairs: for a look at a run whose
+// figures are not the point.
+func (r *Result) Lines() []string {
+	var lines []string
+	for i := range r.Metrics {
+		m := &r.Metrics[i]
+		lines = append(lines, m.Title+": "+m.line(m.Samples[0]))
+	}
+	return lines
+}
+
 // line is a pair in one line.
 func (m *Measured) line(pair []Sample) string {
 	var parts []string

@@ -15,12 +15,8 @@ func All() []Scenario {
 		multiqueue(),
 		features(),
 		rate(),
+		benchmark(),
 	}
-}
-
-// Benchmarks are what make bench-xen runs: they report figures and prove nothing.
-func Benchmarks() []Scenario {
-	return nil
 }
 
 // Choose returns the scenarios of all with these names, in all's order; all of them if
