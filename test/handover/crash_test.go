@@ -184,6 +184,26 @@ func newConnectionAfter(t *testing.T, p programs, step string, when occasion) {
 	w.stop(d)
 }
 
+// deadlyTakeOver has one process after another die while it takes over, as if that were
+// what kills it: the sixth makes a new connection.
+func deadlyTakeOver(t *testing.T, p programs) {
+	w := newWorld(t, p, 2)
+	d := w.connected(p.plain)
+	index := w.front.index(t, guestTAP)
+	d.kill()
+	for range 5 {
+		w.die("adopted", 0, adopting)
+	}
+	d = w.start(p.plain)
+	d.await(logRefused)
+	d.await(logConnected)
+	w.flows()
+	if now := w.front.index(t, guestTAP); now != index {
+		t.Errorf("another TAP: %d, before %d", now, index)
+	}
+	w.stop(d)
+}
+
 // flows checks that frames go both ways, each once.
 func (w *world) flows() {
 	w.t.Helper()

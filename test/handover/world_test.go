@@ -2,7 +2,6 @@ package handover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -242,20 +241,6 @@ func (w *world) held() []string {
 	return keys
 }
 
-// holderPID is the process that listens at the holder's socket.
-func (w *world) holderPID() int {
-	w.t.Helper()
-	c, err := net.Dial("unixpacket", w.holdSocket())
-	must(w.t, err)
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	must(w.t, err)
-	var cred *unix.Ucred
-	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	must(w.t, errors.Join(cerr, err))
-	return int(cred.Pid)
-}
-
 // frontState is the vif's state node, as the guest has it.
 func (w *world) frontState() string {
 	w.t.Helper()
@@ -309,22 +294,5 @@ func (w *world) wait(what string, cond func() bool) {
 		if time.Now().After(end) {
 			w.t.Fatalf("%s: not within %s", what, patience)
 		}
-	}
-}
-
-// report prints one figure.
-func report(t *testing.T, name, figure, goal string) {
-	t.Helper()
-	t.Logf("%-58s %14s   (%s)", name, figure, goal)
-}
-
-func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
-
-// within prints a time and fails the test at ten times its goal.
-func within(t *testing.T, name string, took, goal time.Duration) {
-	t.Helper()
-	report(t, name, milliseconds(took), "goal "+milliseconds(goal))
-	if took > 10*goal {
-		t.Errorf("%s: %s, that is above ten times the goal of %s", name, milliseconds(took), milliseconds(goal))
 	}
 }
