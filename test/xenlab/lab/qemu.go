@@ -17,8 +17,10 @@ import (
 const (
 	// xenArgs: the serial port is Xen's and dom0's console. One vCPU in each domain, as
 	// code that patches itself under two emulated ones has crashed. No mitigations and no
-	// scrubbing: they only cost time here.
-	xenArgs = "console=com1 com1=115200,8n1 dom0_max_vcpus=1 dom0_vcpus_pin noreboot loglvl=warning guest_loglvl=warning spec-ctrl=no xpti=no pv-l1tf=no watchdog=0 bootscrub=0"
+	// scrubbing: they only cost time here. With them goes Xen's eager switching of vector
+	// registers, which is asked for again: QEMU does not trap every instruction that a
+	// lazy switch relies on, and guests that share a CPU get each other's.
+	xenArgs = "console=com1 com1=115200,8n1 dom0_max_vcpus=1 dom0_vcpus_pin noreboot loglvl=warning guest_loglvl=warning spec-ctrl=no,eager-fpu xpti=no pv-l1tf=no watchdog=0 bootscrub=0"
 	// kernelArgs are every kernel's. Its console is silent except for emergencies, as
 	// printing is slow and a domU's console carries the agent's session; an oops is an
 	// emergency. What is blacklisted are self-tests, which take seconds under emulation.

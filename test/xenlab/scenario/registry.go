@@ -14,7 +14,11 @@ func All() []Scenario {
 		vlan(),
 		multiqueue(),
 		features(),
+		attach(),
 		rate(),
+		restarts(),
+		frontends(),
+		takeover(),
 		benchmark(),
 	}
 }
