@@ -20,6 +20,8 @@ func All() []Scenario {
 		frontends(),
 		takeover(),
 		benchmark(),
+		rebind(),
+		restore(),
 	}
 }
 
