@@ -48,6 +48,28 @@ func newConsole(t *testing.T) *console {
 	return &console{t, host}
 }
 
+func TestAgentThatIsToldToEndDoesNotHoldUpAShutdown(t *testing.T) {
+	host, guest, err := openTerminal(wire.Terminal{Rows: 25, Columns: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	defer guest.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- (&guestCmd{Console: guest.Name()}).Run(ctx) }()
+	// It answers, so it reads.
+	session, err := wire.Dial(t.Context(), host, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // port is the host's end for one session.
 type port struct{ *os.File }
 

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/wire"
 )
@@ -25,11 +27,18 @@ type guestCmd struct {
 	Console string `default:"/dev/hvc0" help:"Terminal to serve."`
 }
 
+// Run ends with ctx: a system that stops its services waits for this one.
 func (c *guestCmd) Run(ctx context.Context) error {
 	f, err := openRaw(c.Console)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return wire.Serve(ctx, f, newServer().handle)
+	closed := sync.OnceValue(f.Close)
+	stop := context.AfterFunc(ctx, func() { _ = closed() }) // it is reported below
+	defer stop()
+	err = wire.Serve(ctx, f, newServer().handle)
+	if ctx.Err() != nil {
+		err = nil // it was told to end
+	}
+	return errors.Join(err, closed())
 }
