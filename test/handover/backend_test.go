@@ -25,7 +25,7 @@ func (w *world) sessions() (out, in *transfer) {
 // driverDomainMoves takes the driver domain away for a while. The toolstack then attaches
 // the vif to another one.
 func driverDomainMoves(t *testing.T, p programs) {
-	absence := 5 * time.Second
+	absence := 3 * time.Second
 	if testing.Short() {
 		absence = time.Second
 	}
@@ -40,8 +40,6 @@ func driverDomainMoves(t *testing.T, p programs) {
 	in.start(0)
 	fromGuest.awaitMore(10_000)
 	toGuest.awaitMore(10_000)
-	out.longest()
-	in.longest()
 
 	began := time.Now()
 	w.netback.kill()
@@ -53,10 +51,12 @@ func driverDomainMoves(t *testing.T, p programs) {
 	must(t, xensim.AttachVif(w.deadline(), w.server.Toolstack(), w.vif))
 	was := time.Since(began)
 	must(t, w.backVif().WaitConnected(w.deadline()))
-	out.settle()
-	in.settle()
-	within(t, "driver domain away, outage from the guest beyond its absence", out.longest()-was, 2*time.Second)
-	within(t, "driver domain away, outage to the guest beyond its absence", in.longest()-was, 2*time.Second)
+	// Not the longest gap: what waited in the TAPs meanwhile comes before the kernel has
+	// found its neighbour again.
+	for _, s := range []*stream{out, in} {
+		s.settle()
+		within(t, "driver domain away, outage "+s.name+" beyond its absence", time.Since(began)-was, 2*time.Second)
+	}
 	report(t, "absence", milliseconds(was), "chosen")
 	for _, s := range []*transfer{fromGuest, toGuest} {
 		s.awaitMore(10_000)
