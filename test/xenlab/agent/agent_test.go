@@ -148,6 +148,23 @@ func TestOutputAndExitCodeArrive(t *testing.T) {
 	}
 }
 
+func TestACommandsStartIsToldBeforeItsOutput(t *testing.T) {
+	s := newConsole(t).dial()
+	var all []*wire.Messages
+	for range 50 { // at once: those that start are late then
+		_, m := request(t, s, wire.Request{Exec: shell("echo out")})
+		all = append(all, m)
+	}
+	for _, m := range all {
+		if _, err := wire.ReceiveJSON[wire.Started](m, wire.KindStarted); err != nil {
+			t.Fatal(err)
+		}
+		if o := finish(t, m); o.stdout != "out\n" {
+			t.Errorf("got %+v", o)
+		}
+	}
+}
+
 func TestASignalIsNamed(t *testing.T) {
 	_, m := request(t, newConsole(t).dial(), wire.Request{Exec: shell("kill -9 $$")})
 	if o := finish(t, m); o.exited != (wire.Exited{Code: -1, Signal: "SIGKILL"}) {

@@ -27,6 +27,7 @@ type command struct {
 	output  sync.WaitGroup // what reads the command's output
 	readers []*os.File
 	notify  *notifySocket
+	told    chan struct{} // closed once the client knows of the start: output comes behind that
 	ended   chan struct{} // closed once exited is there
 	exited  wire.Exited
 }
@@ -36,10 +37,11 @@ func (s *server) exec(e *wire.Exec, m *wire.Messages) error {
 	if len(e.Argv) == 0 {
 		return errors.New("a command with no name")
 	}
-	c := &command{cmd: exec.Command(e.Argv[0], e.Argv[1:]...), ended: make(chan struct{})}
+	c := &command{cmd: exec.Command(e.Argv[0], e.Argv[1:]...), told: make(chan struct{}), ended: make(chan struct{})}
 	c.cmd.Env, c.cmd.Dir = append(os.Environ(), e.Env...), e.Dir
 	c.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if err := c.start(e, m); err != nil {
+		close(c.told)
 		c.release()
 		return err
 	}
@@ -48,7 +50,9 @@ func (s *server) exec(e *wire.Exec, m *wire.Messages) error {
 		s.detached[c.cmd.Process.Pid] = c
 		s.mu.Unlock()
 	}
-	if err := wire.SendJSON(m, wire.KindStarted, wire.Started{Pid: c.cmd.Process.Pid}); err != nil {
+	err := wire.SendJSON(m, wire.KindStarted, wire.Started{Pid: c.cmd.Process.Pid})
+	close(c.told)
+	if err != nil {
 		c.abandon(e)
 		return err
 	}
@@ -135,6 +139,7 @@ func (c *command) start(e *wire.Exec, m *wire.Messages) (err error) {
 func (c *command) copyOutput(r *os.File, k wire.Kind, m *wire.Messages) {
 	c.readers = append(c.readers, r)
 	c.output.Go(func() {
+		<-c.told
 		buf := make([]byte, piece)
 		for {
 			n, err := r.Read(buf)
@@ -158,6 +163,7 @@ func (c *command) wait(e *wire.Exec) {
 		// is, this fails.
 		_ = unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL)
 	}
+	<-c.told
 	for _, r := range c.readers {
 		_ = r.SetReadDeadline(time.Now().Add(lateOutput)) // pipes and terminals have deadlines
 	}
