@@ -215,14 +215,20 @@ func TestOneVifThatFailsLeavesTheOthersAlone(t *testing.T) {
 	d.await("READY=1") // and vif 2 is served
 	m.awaitVif("at the start", "2", connectedAs(2))
 	connects := m.awaitVif("at the start", "0", connectedAs(0)).Device.Connects
-	// Somebody removes the TAP, and takes its name.
-	if err := m.space.Links.LinkDel(m.link("taken")); err != nil {
-		t.Fatal(err)
-	}
+	// Somebody takes the TAP's name, and removes it: in this order, so that the daemon,
+	// which makes it anew at once, finds the name taken.
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "taken"
-	if err := m.space.Links.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}); err != nil {
-		t.Fatal(err)
+	attrs.Name = "other"
+	for _, step := range []func() error{
+		func() error { return m.space.Links.LinkSetDown(m.link("taken")) },
+		func() error { return m.space.Links.LinkSetName(m.link("taken"), "was") },
+		func() error { return m.space.Links.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}) },
+		func() error { return m.space.Links.LinkSetName(m.link("other"), "taken") },
+		func() error { return m.space.Links.LinkDel(m.link("was")) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m.awaitVif("taken", "2", func(v control.Vif) bool { return strings.Contains(v.Problem, "name is taken") && v.Device == nil })
 	o := runProgram(t, program("status", "--control", m.socket()))

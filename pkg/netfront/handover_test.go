@@ -462,13 +462,13 @@ func TestDetachedVifParksItsEventChannels(t *testing.T) {
 	w, h := newKeptWorld(t, worldConfig{})
 	for round := range 3 {
 		w.check(xensim.DetachVif(w.deadline(), w.server.Toolstack(), guestDom, 0, 10*time.Second))
+		// Else it may leave what it takes for the old one, which ends the new one's backend.
+		w.eventually("the frontend to notice", func() bool { return w.dev.Status().State == "Closed" })
 		w.check(xensim.AttachVif(w.deadline(), w.server.Toolstack(), w.config.vif))
 		w.eventually("the new vif", func() bool {
 			if w.dev.Status().Connects < uint64(round)+2 {
 				return false
 			}
-			// The frontend may leave what it takes for the old one first, which ends the
-			// backend's, too.
 			v, err := w.back.Vif(w.deadline(), netback.VifID{Frontend: guestDom, Device: 0})
 			w.check(err)
 			w.vif = v
