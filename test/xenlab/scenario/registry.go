@@ -20,6 +20,7 @@ func All() []Scenario {
 		frontends(),
 		takeover(),
 		benchmark(),
+		handover(),
 		rebind(),
 		restore(),
 	}
