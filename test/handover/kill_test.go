@@ -3,6 +3,7 @@ package handover
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -33,6 +34,23 @@ func newKiller(t *testing.T, full, short int) killer {
 	seed := setting(t, "HANDOVER_SEED", time.Now().UnixNano())
 	t.Logf("%d kills, HANDOVER_SEED=%d", kills, seed)
 	return killer{rand.New(rand.NewPCG(uint64(seed), 0)), kills}
+}
+
+// setting is a number from the environment.
+func setting(t *testing.T, name string, otherwise int64) int64 {
+	t.Helper()
+	v, ok := os.LookupEnv(name)
+	if !ok {
+		return otherwise
+	}
+	var n int64
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			t.Fatalf("%s=%q: want a number", name, v)
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n
 }
 
 // moment waits for up to limit.

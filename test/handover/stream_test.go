@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -313,21 +312,4 @@ func (s *stream) longest() time.Duration {
 	gap := s.gap
 	s.gap = 0
 	return gap
-}
-
-// setting is a number from the environment.
-func setting(t *testing.T, name string, otherwise int64) int64 {
-	t.Helper()
-	v, ok := os.LookupEnv(name)
-	if !ok {
-		return otherwise
-	}
-	var n int64
-	for _, c := range v {
-		if c < '0' || c > '9' {
-			t.Fatalf("%s=%q: want a number", name, v)
-		}
-		n = 10*n + int64(c-'0')
-	}
-	return n
 }

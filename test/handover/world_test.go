@@ -25,9 +25,9 @@ const (
 	guest    = xen.DomID(1)
 	guestTAP = "xnf0"
 	bridge   = "br0"
-	// queueLen is how many frames a TAP keeps while nobody reads it: two seconds of a
-	// stream.
-	queueLen = 10_000
+	// queueLen is how many frames a TAP keeps while nobody reads it: ten seconds of a
+	// stream, for a machine that is slow to end a process and to start the next.
+	queueLen = 50_000
 )
 
 // world is an embedded Xen with a netback in this process, whose TAP is a port of a
