@@ -43,7 +43,7 @@ for deb in *.deb; do
 	[ -z "$(dpkg-deb --contents "$deb" | awk '$2 != "root/root"')" ] || { echo "contents: $deb: not everything is root's" >&2; exit 1; }
 	rm -rf "$work/root" && dpkg-deb --raw-extract "$deb" "$work/root"
 	same "the configuration files of $deb" "$work/conffiles" "$work/root/DEBIAN/conffiles"
-	for script in postinst prerm postrm; do sh -n "$work/root/DEBIAN/$script"; done
+	for script in preinst postinst prerm postrm; do sh -n "$work/root/DEBIAN/$script"; done
 	case $deb in *amd64*) want=62 ;; *arm64*) want=183 ;; esac # EM_X86_64, EM_AARCH64
 	[ "$(machine "$work/root/usr/bin/xnetfrontd")" = "$want" ] || { echo "contents: $deb: the binary is for another machine" >&2; exit 1; }
 	# A dynamic one names its loader.
