@@ -4,19 +4,24 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
 
-const restartRounds = 10
+const (
+	restartRounds = 10
+	answerLimit   = time.Minute // for a connection, on a busy machine
+)
 
 func restarts() Scenario {
 	return Scenario{
 		Name: "restarts",
 		Proves: "start, SIGKILL, start and stop, ten times in a row under ping: connected again each time, and at the end " +
 			"Xen has the same grants mapped and the same event channels open as before; netback never disables the vif",
+		Timeout: 10 * time.Minute,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			serve(t, u, 0, numberGuest).stop()
@@ -25,11 +30,9 @@ func restarts() Scenario {
 			pinger, err := t.Dom0.Start(t.Context(), "ping", "-n", "-q", "-i", "0.2", ipv4(numberGuest))
 			t.NoError(err, "start ping")
 			for round := range restartRounds {
-				s := serve(t, u, 0, numberGuest)
-				answers(t, fmt.Sprintf("round %d, started", round))
+				s := startAgain(t, u, fmt.Sprintf("round %d, started", round))
 				s.kill()
-				s = serve(t, u, 0, numberGuest)
-				answers(t, fmt.Sprintf("round %d, killed and started", round))
+				s = startAgain(t, u, fmt.Sprintf("round %d, killed and started", round))
 				s.stop()
 			}
 			t.NoError(pinger.Signal(t.Context(), unix.SIGINT), "stop ping")
@@ -50,11 +53,21 @@ func restarts() Scenario {
 	}
 }
 
-// answers wants a single ping to be answered soon.
-func answers(t *T, when string) {
-	p, err := ping(t.Context(), in(t.Dom0), ipv4(numberGuest), "-c", "1", "-w", "10")
-	t.NoError(err, "ping")
-	t.Require(p.received == 1, "%s: no answer to a ping in 10 s", when)
+// startAgain starts the daemon and waits for the other side's answer to a ping, which
+// needs both to be connected.
+func startAgain(t *T, u *lab.DomU, when string) *served {
+	s := start(t, u, 0)
+	bridged.address(t, u.Guest, s.tap, numberGuest)
+	// Ping gives up when nobody answers its ARP for 3 s, however long it may take.
+	for end := time.Now().Add(answerLimit); ; {
+		p, err := ping(t.Context(), in(t.Dom0), ipv4(numberGuest), "-c", "1", "-W", "2")
+		t.NoError(err, "ping")
+		if p.received == 1 {
+			break
+		}
+		t.Require(time.Now().Before(end), "%s: no answer to a ping in %s", when, answerLimit)
+	}
+	return s
 }
 
 // mappedGrants are the lines of Xen's own dump about grants of the guest that somebody
