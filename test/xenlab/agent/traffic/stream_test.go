@@ -22,8 +22,9 @@ func TestWholeStreamIsSeenWhole(t *testing.T) {
 		if seen.Received != 2000 || seen.Lost+seen.Duplicated+seen.Reordered+seen.Corrupted != 0 {
 			t.Errorf("to %s: seen %+v", to, seen)
 		}
-		if seen.Seconds < 0.35 {
-			t.Errorf("to %s: 2000 packets at 5000/s came in %.3f s", to, seen.Seconds)
+		// No packet is sent before its time; how late they come is the machine's.
+		if sent.Seconds < 1999.0/5000 {
+			t.Errorf("to %s: 2000 packets at 5000/s were sent in %.3f s", to, sent.Seconds)
 		}
 	}
 }
