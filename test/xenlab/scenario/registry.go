@@ -22,6 +22,7 @@ func All() []Scenario {
 		benchmark(),
 		handover(),
 		rebind(),
+		driverDomain(),
 		restore(),
 	}
 }
