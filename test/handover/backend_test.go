@@ -31,6 +31,7 @@ func driverDomainMoves(t *testing.T, p programs) {
 	}
 	const first, second = xen.DomID(2), xen.DomID(3)
 	w := newWorldOf(t, p, 2, first)
+	w.arp = true
 	d := w.connected(p.plain)
 	index := w.sound().IfIndex
 	fromGuest, toGuest := w.sessions()
@@ -116,6 +117,7 @@ func netbackIsBoundAnew(t *testing.T, p programs) {
 // restart in between.
 func guestIsRestored(t *testing.T, p programs) {
 	w := newWorld(t, p, 2)
+	w.arp = true
 	d := w.connected(p.plain)
 	index := w.sound().IfIndex
 	fromGuest, toGuest := w.sessions()

@@ -88,6 +88,7 @@ func crashAtEveryStep(t *testing.T, p programs) {
 	w := newWorld(t, p, 1) // with one queue it is known who dies where
 	d := w.connected(p.plain)
 	same := w.watch()
+	dropped := w.drops()
 	out, in := w.streams()
 	out.start(0)
 	in.start(0)
@@ -133,6 +134,9 @@ func crashAtEveryStep(t *testing.T, p programs) {
 	in.halt()
 	out.finish()
 	in.finish()
+	if now := w.drops(); !slices.Equal(now, dropped) {
+		t.Errorf("dropped: %v, before %v", now, dropped)
+	}
 	w.stop(d)
 	for _, step := range steps {
 		if c := cases[step]; c.when == connecting || c.when == stopping {
@@ -197,6 +201,7 @@ func deadlyTakeOver(t *testing.T, p programs) {
 	d = w.start(p.plain)
 	d.await(logRefused)
 	d.await(logConnected)
+	w.warm() // the carriers were away
 	w.flows()
 	if now := w.front.index(t, guestTAP); now != index {
 		t.Errorf("another TAP: %d, before %d", now, index)

@@ -118,6 +118,7 @@ func kills(t *testing.T, p programs, program string, k killer) {
 	w := newWorld(t, p, 2)
 	d := w.connected(program)
 	same := w.watch()
+	dropped := w.drops()
 	y := w.tallied()
 	for done := 0; done < k.kills; {
 		// Right after a take-over, when all that waited is on its way, or later.
@@ -138,6 +139,9 @@ func kills(t *testing.T, p programs, program string, k killer) {
 		same.check()
 	}
 	y.finish(t, k.kills)
+	if now := w.drops(); !slices.Equal(now, dropped) {
+		t.Errorf("dropped: %v, before %v", now, dropped)
+	}
 	w.stop(d)
 }
 

@@ -3,6 +3,7 @@ package handover
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -89,6 +90,16 @@ func (s *space) address(name string, ip net.IP) error {
 		return fmt.Errorf("address of %s: %w", name, err)
 	}
 	return s.links.LinkSetUp(link)
+}
+
+// neighbour says for good who has an address.
+func (s *space) neighbour(name string, ip netip.Addr, mac net.HardwareAddr) error {
+	link, err := s.links.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return s.links.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET,
+		State: unix.NUD_PERMANENT, IP: net.IP(ip.AsSlice()), HardwareAddr: mac})
 }
 
 // bridge makes a bridge whose address does not change with its ports.
