@@ -40,7 +40,7 @@ func driverDomain() Scenario {
 			shell(t, u.Guest, "ip route add 10.77.0.0/24 via "+behind.ipv4(numberDriver))
 			first.await(u)
 			guest, dom0 := in(u.Guest), in(t.Dom0)
-			reaches(t, dom0, behind.ipv4(numberGuest))
+			reachesSoon(t, dom0, behind.ipv4(numberGuest))
 			transfer(t, guest, dom0, ipv4(numberDom0), 4*mib, 1)
 			transfer(t, dom0, guest, behind.ipv4(numberGuest), 4*mib, 1)
 			index := s.status().IfIndex
@@ -56,7 +56,7 @@ func driverDomain() Scenario {
 			next.attach(u)
 			away := time.Since(began)
 			next.await(u)
-			reaches(t, dom0, behind.ipv4(numberGuest))
+			reachesSoon(t, dom0, behind.ipv4(numberGuest))
 
 			interrupt[traffic.Streamed](probe)
 			outage := milliseconds(interrupt[traffic.Seen](sink).GapMS)

@@ -32,7 +32,7 @@ func restore() Scenario {
 				began := time.Now()
 				s.await()
 				within(t, "served after a restore", time.Since(began), reconnectGoal)
-				reaches(t, in(t.Dom0), ipv4(numberGuest))
+				reachesSoon(t, in(t.Dom0), ipv4(numberGuest))
 			}
 			parked(t, u, "three restores", 4*channels)
 
@@ -44,7 +44,7 @@ func restore() Scenario {
 			s = start(t, u, 0)
 			s.await()
 			within(t, "served by a daemon started after a restore", time.Since(began), reconnectGoal)
-			reaches(t, in(t.Dom0), ipv4(numberGuest))
+			reachesSoon(t, in(t.Dom0), ipv4(numberGuest))
 			parked(t, u, "four restores", 5*channels)
 
 			sent := finish(session)

@@ -3,6 +3,8 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -88,7 +90,7 @@ func (s *streams) stop() (up, down oneWay) {
 	for i, send := range s.sends {
 		ways[i].sent = interrupt[traffic.Streamed](send)
 	}
-	reaches(s.t, in(s.t.Dom0), ipv4(numberGuest)) // behind it, in the same queues
+	reachesSoon(s.t, in(s.t.Dom0), ipv4(numberGuest)) // behind it, in the same queues
 	for i, sink := range s.sinks {
 		ways[i].seen = interrupt[traffic.Seen](sink)
 		s.t.Logf("stream %d: %+v", i, ways[i])
@@ -118,10 +120,45 @@ func within(t *T, what string, took, goal time.Duration) {
 // milliseconds is a time as the tools have it.
 func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
+// reachesSoon wants an answer to a ping. What is sent until the daemon has seen that the
+// backend is there is lost.
+func reachesSoon(t *T, p place, address string) {
+	got, err := ping(t.Context(), p, address, "-c", "1", "-w", "30")
+	t.NoError(err, "ping "+address)
+	t.Require(got.received > 0, "no answer from %s in 30 s", address)
+}
+
 // nothingMapped wants Xen to have no grants of the guest but those of its console and
 // of xenstore.
 func nothingMapped(t *T, u *lab.DomU, when string) {
 	if now := mappedGrants(t, u); len(now) != 2 {
 		t.Errorf("%s: grants of the guest mapped by others, besides the console's and xenstore's:\n%s", when, strings.Join(now, "\n"))
 	}
+}
+
+var droppedByQueue = regexp.MustCompile(`dropped (\d+)`)
+
+// dropped counts frames dropped by the devices and by their queues.
+type dropped struct {
+	tap int // from the guest
+	vif int // to the guest, on dom0's side
+}
+
+// drops reads the counts.
+func drops(t *T, u *lab.DomU) dropped {
+	of := func(g *lab.Guest, link string) int {
+		out := shell(t, g, fmt.Sprintf("cat /sys/class/net/%[1]s/statistics/[rt]x_dropped; tc -s qdisc show dev %[1]s", link))
+		counts := strings.Fields(out)[:2]
+		if m := droppedByQueue.FindStringSubmatch(out); m != nil { // of all queues, then of each
+			counts = append(counts, m[1])
+		}
+		sum := 0
+		for _, c := range counts {
+			n, err := strconv.Atoi(c)
+			t.NoError(err, "counts of drops")
+			sum += n
+		}
+		return sum
+	}
+	return dropped{of(u.Guest, "xnf0"), of(t.Dom0, u.Vif(0))}
 }
