@@ -16,6 +16,8 @@ import (
 const (
 	// kernelModule is the kernel's own frontend.
 	kernelModule = "xen-netfront"
+	// kernelAlias is what udev loads it by (MODALIAS of a vif), unless it is blacklisted.
+	kernelAlias = "xen:vif"
 	// kernelLimit is how long the kernel may take to probe or remove a driver. Each
 	// takes milliseconds with a backend that answers, seconds on an emulated machine.
 	kernelLimit = 30 * time.Second
@@ -91,32 +93,56 @@ func (k *kernelBus) unbind(ctx context.Context, devid int) error {
 // load loads the kernel's driver, unless it is there, in a way that it takes no vif by
 // itself: another one may be served by a daemon, which the kernel cannot see.
 func (k *kernelBus) load(ctx context.Context) (loaded bool, err error) {
-	if _, err := os.Stat(k.driver()); err == nil {
+	if k.loaded() {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, kernelLimit)
 	defer cancel()
+	err = k.withoutProbing(ctx, func() error { return k.modprobe(ctx, kernelModule) })
+	if err != nil {
+		return false, err
+	}
+	if !k.loaded() {
+		return false, fmt.Errorf("load %s: modprobe succeeded, and there is no %s", kernelModule, k.driver())
+	}
+	return true, nil
+}
+
+// forestall is load where udev may be about to do it, and does nothing where udev
+// could not.
+func (k *kernelBus) forestall(ctx context.Context) (loaded bool, err error) {
+	if k.loaded() {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, kernelLimit)
+	defer cancel()
+	err = k.withoutProbing(ctx, func() error {
+		_ = k.modprobe(ctx, kernelAlias) // what fails here fails for udev
+		return nil
+	})
+	return k.loaded(), err
+}
+
+func (k *kernelBus) loaded() bool {
+	_, err := os.Stat(k.driver())
+	return err == nil
+}
+
+// withoutProbing calls do while a driver that is loaded takes no devices.
+func (k *kernelBus) withoutProbing(ctx context.Context, do func() error) error {
 	probe := k.sysfs + "/bus/xen/drivers_autoprobe"
 	before, err := os.ReadFile(probe)
 	if err != nil {
-		return false, fmt.Errorf("load %s: %w", kernelModule, err)
+		return fmt.Errorf("load %s: %w", kernelModule, err)
 	}
 	if err := k.store(ctx, probe, "0"); err != nil {
-		return false, fmt.Errorf("load %s: %w", kernelModule, err)
+		return fmt.Errorf("load %s: %w", kernelModule, err)
 	}
-	defer func() {
-		// Whatever came of it, a vif that is plugged in later finds its driver.
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelLimit)
-		defer cancel()
-		err = errors.Join(err, k.store(back, probe, strings.TrimSpace(string(before))))
-	}()
-	if err := k.modprobe(ctx, kernelModule); err != nil {
-		return false, err
-	}
-	if _, err := os.Stat(k.driver()); err != nil {
-		return false, fmt.Errorf("load %s: modprobe succeeded, and there is no driver: %w", kernelModule, err)
-	}
-	return true, nil
+	err = do()
+	// Whatever came of it, a vif that is plugged in later finds its driver.
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), kernelLimit)
+	defer cancel()
+	return errors.Join(err, k.store(back, probe, strings.TrimSpace(string(before))))
 }
 
 // bind gives the vif to the kernel's driver. Its frontend's state must be Initialising

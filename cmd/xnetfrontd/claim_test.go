@@ -17,6 +17,7 @@ type fakeKernel struct {
 	sys     system
 	hangs   string                // the attribute whose write never ends
 	refuses string                // the value whose write fails
+	lacks   bool                  // the module, or it is blacklisted
 	bound   func(devid int) error // what the driver does with a vif
 	wrote   []string              // "attribute=value", in order
 }
@@ -93,7 +94,7 @@ func (k *fakeKernel) store(ctx context.Context, path, value string) error {
 // load takes every vif without a driver, as the kernel does, unless it is told not to.
 func (k *fakeKernel) load(ctx context.Context, module string) error {
 	k.wrote = append(k.wrote, "modprobe="+module)
-	if module != kernelModule {
+	if k.lacks || module != kernelModule && module != kernelAlias {
 		return fmt.Errorf("load %s: modprobe: FATAL: Module %s not found", module, module)
 	}
 	k.must(os.Mkdir(k.driver(), 0o755))

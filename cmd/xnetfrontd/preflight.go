@@ -16,9 +16,16 @@ import (
 type system struct {
 	sysfs string // /sys
 	dev   string // /dev
+	udev  string // /run/udev
 }
 
-func newSystem() system { return system{sysfs: "/sys", dev: "/dev"} }
+func newSystem() system { return system{sysfs: "/sys", dev: "/dev", udev: "/run/udev"} }
+
+// hasUdev tells whether udev loads modules here.
+func (s system) hasUdev() bool {
+	_, err := os.Stat(s.udev + "/control")
+	return err == nil
+}
 
 // check says what the machine or this process lacks for a TAP.
 func (s system) check() error {

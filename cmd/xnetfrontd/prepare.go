@@ -98,7 +98,7 @@ func (c *prepareCmd) prepare(s streams) (err error) {
 	}
 	err = p.limit(ctx, guest, vifs)
 	if !c.embedded() {
-		err = errors.Join(err, p.claim(ctx, vifs))
+		err = errors.Join(err, p.forestall(ctx, guest.Store, vifs), p.claim(ctx, vifs))
 	}
 	return err
 }

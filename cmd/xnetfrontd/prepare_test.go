@@ -13,6 +13,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 func prepareOn(k *fakeKernel) (*preparer, *bytes.Buffer) {
@@ -48,6 +49,56 @@ func TestConfiguredVifsAreTakenFromTheKernelAndNoOthers(t *testing.T) {
 	}
 	wantPrinted(t, out, "vif 0: no kernel driver has it\nvif 2: no kernel driver has it\nvif 7: not attached\n")
 	k.wantWritten()
+}
+
+// storeOf is xenstore as a machine's guest sees it.
+func storeOf(t *testing.T, m *machine) xen.Store {
+	t.Helper()
+	conn, err := m.server.Connect(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.Guest().Store
+}
+
+func TestDriverThatUdevWouldLoadLaterTakesNoVifFromTheDaemon(t *testing.T) {
+	store := storeOf(t, newMachine(t, xensim.Options{}, 0, 1))
+	k := newFakeKernel(t, false, 0, 1)
+	p, out := prepareOn(k)
+	vifs := []wantedVif{{devid: 0, attached: true}}
+	want := func(printed string, written ...string) {
+		t.Helper()
+		if err := p.forestall(t.Context(), store, vifs); err != nil {
+			t.Fatal(err)
+		}
+		wantPrinted(t, out, printed)
+		k.wantWritten(written...)
+		k.wrote = nil
+	}
+	want("") // there is no udev
+	p.sys.udev = t.TempDir()
+	writeFile(t, p.sys.udev+"/control", "")
+	k.lacks = true
+	want("", "drivers_autoprobe=0", "modprobe=xen:vif", "drivers_autoprobe=1")
+	k.lacks = false
+	want("module xen-netfront: loaded, before it takes a vif\nvif 1: not configured, the kernel's xen-netfront has it\n",
+		"drivers_autoprobe=0", "modprobe=xen:vif", "drivers_autoprobe=1", "bind=vif-1")
+	if driver, err := k.bus().owner(0); driver != "" || err != nil {
+		t.Errorf("vif 0 has driver %q, %v", driver, err)
+	}
+	want("") // it is loaded
+}
+
+func TestVifThatAnotherFrontendHasIsNotGivenToTheKernel(t *testing.T) {
+	store := storeOf(t, newMachine(t, xensim.Options{}, 0, 1, 2))
+	if err := store.Write(t.Context(), "device/vif/1/state", "4"); err != nil {
+		t.Fatal(err)
+	}
+	others, err := untaken(t.Context(), store, []wantedVif{{devid: 0, attached: true}})
+	if err != nil || fmt.Sprint(others) != "[2]" {
+		t.Errorf("%v, %v, want [2]", others, err)
+	}
 }
 
 func TestVifThatTheKernelKeepsDoesNotStopTheOthersFromBeingTaken(t *testing.T) {
