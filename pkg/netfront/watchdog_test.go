@@ -51,7 +51,7 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 	for i := range 400 {
 		w.send(tap.VirtioHeader{}, mark(100, i))
 	}
-	w.eventually("a new connection", func() bool { return w.dev.Status().Connects == 2 })
+	w.eventually("a new connection", func() bool { return w.dev.Status().Connects >= 2 })
 	w.vif.Faults().Clear()
 	w.connected(2)
 	w.vif.Kick()
@@ -65,10 +65,10 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 	if n := w.dev.Status().Ended["stalled"]; n != 1 {
 		t.Errorf("%d connections ended by a stall", n)
 	}
-	for _, l := range logs.FilterMessage("disconnected").All() {
-		if c := l.ContextMap()["cause"]; c != "stalled" {
-			t.Errorf("cause %v", c)
-		}
+	// The next ones can have ended for want of a first sign of life, before the fault was
+	// taken away.
+	if c := logs.FilterMessage("disconnected").All()[0].ContextMap()["cause"]; c != "stalled" {
+		t.Errorf("cause %v", c)
 	}
 }
 

@@ -77,10 +77,10 @@ func driverDomain() Scenario {
 }
 
 // behind is the network that only a driver domain leads to.
-const (
-	behind       network = 80
-	numberDriver         = 1 // the driver domain in it
-)
+const behind network = 80
+
+// numberDriver is the driver domain in it.
+const numberDriver = 1
 
 // driver is a driver domain: a guest with netback, which routes between the vifs that
 // it serves and dom0's bridge, as in Qubes OS. To bridge them takes more than Linux
