@@ -24,6 +24,7 @@ func All() []Scenario {
 		rebind(),
 		driverDomain(),
 		restore(),
+		systemd(),
 	}
 }
 
