@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"context"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,13 @@ func attach() Scenario {
 			t.NoError(u.WriteFile(t.Context(), config, []byte("[[vif]]\ndevid = 0\n\n[[vif]]\ndevid = 1\n"), 0o644), "write the configuration")
 			first := startDaemon(t, u, 0, "run", "--config", config)
 			other := &served{Daemon: first.Daemon, t: t, u: u, devid: 1, tap: "xnf1"}
+			// Both are on one bridge: without this the guest answers for either address on
+			// either, and the pings of the one go through the other when that answers first.
+			shell(t, u.Guest, "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
+			t.Cleanup(func(ctx context.Context) error {
+				_, err := u.Shell(ctx, "echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore")
+				return err
+			})
 			bridged.address(t, u.Guest, first.tap, numberGuest)
 			second.address(t, u.Guest, other.tap, numberGuest)
 			second.address(t, t.Dom0, lab.Bridge, numberDom0)
