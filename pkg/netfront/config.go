@@ -64,13 +64,16 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// defaultQueues is one queue pair for each processor, up to defaultMaxQueues.
+func defaultQueues() int { return min(defaultMaxQueues, runtime.NumCPU()) }
+
 // withDefaults fills in what does not depend on the vif.
 func (c Config) withDefaults() (Config, error) {
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
 	if c.Queues == 0 {
-		c.Queues = min(defaultMaxQueues, runtime.NumCPU())
+		c.Queues = defaultQueues()
 	}
 	if c.HoldKey == "" {
 		c.HoldKey = "vif/" + strconv.Itoa(c.DevID)

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strconv"
 
 	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 var (
@@ -268,19 +266,14 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 // write it (__xenbus_switch_state), and waits for the backend to leave Closed for
 // ever: modprobe hangs.
 func (d *Device) leave(b *bus) {
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
 	defer cancel()
 	if b.moved(ctx) != nil {
 		return // not ours any more, or no directory to write to
 	}
 	err := b.shut(ctx, stopTimeout)
 	if err == nil {
-		err = b.store.Update(ctx, func(tx xenstore.Operations) error {
-			if err := unpublish(ctx, tx, b.dir); err != nil {
-				return err
-			}
-			return tx.Write(ctx, b.dir+"/"+netif.KeyState, strconv.Itoa(int(netif.StateInitialising)))
-		})
+		err = b.clear(ctx)
 	}
 	if err != nil && !errors.Is(err, errMoved) {
 		d.log.Warn("leaving the vif", zap.Error(err))

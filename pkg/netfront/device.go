@@ -22,9 +22,6 @@ const (
 	// stopTimeout bounds the farewell to a backend; one that is alive needs a
 	// fraction of it.
 	stopTimeout = 400 * time.Millisecond
-	// leaveTimeout bounds the farewell as a whole. What it needs most is a transaction
-	// of xenstored's, which takes more than a second on a slow machine.
-	leaveTimeout = 8 * time.Second
 	// Back-off between connections: doubled after each one that did not last.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 30 * time.Second
@@ -117,7 +114,8 @@ func (d *Device) Close() error {
 	if leave {
 		return errors.Join(err, d.link.Release())
 	}
-	return errors.Join(err, d.forget(keyTAP), d.link.Close())
+	d.forget(keyTAP)
+	return errors.Join(err, d.link.Close())
 }
 
 // Run connects to the backend and carries frames until ctx ends, then closes the vif

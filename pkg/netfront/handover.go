@@ -97,7 +97,7 @@ func (d *Device) hold(a address, agreed agreement, s *session) {
 // describe writes what does not change into the state file.
 func (d *Device) describe(a address, agreed agreement, s *session) error {
 	h := s.file.head
-	h.DevID, h.Backend, h.Features = uint32(d.cfg.DevID), uint32(a.domid), agreed.Features.bits()
+	h.Backend, h.Features = uint32(a.domid), agreed.Features.bits()
 	h.Workers, h.MTU, h.Wanted = uint32(len(s.pairs[0].workers)), uint32(d.mtu), d.cfg.wanted()
 	if err := errors.Join(h.Nonce.set(s.nonce), h.Dir.set(a.dir), h.Path.set(a.backend)); err != nil {
 		return err
@@ -110,11 +110,7 @@ func (d *Device) describe(a address, agreed agreement, s *session) error {
 // handOver gives the holder all descriptors of s.
 func (d *Device) handOver(s *session) (err error) {
 	var files []HeldFile // duplicates, of which the holder makes its own
-	defer func() {
-		for _, f := range files {
-			err = errors.Join(err, unix.Close(f.FD))
-		}
-	}()
+	defer func() { err = errors.Join(err, closeFiles(files)) }()
 	for _, p := range s.pairs {
 		for _, w := range p.workers {
 			fd, err := w.events.Handle()
@@ -140,14 +136,13 @@ func (d *Device) handOver(s *session) (err error) {
 }
 
 // forget tells the holder that a bundle is not needed any more.
-func (d *Device) forget(key string) error {
+func (d *Device) forget(key string) {
 	if d.cfg.Holder == nil {
-		return nil
+		return
 	}
 	if err := d.cfg.Holder.Drop(d.key(key)); err != nil {
 		d.log.Warn("the holder was not told", zap.String("key", d.key(key)), zap.Error(err))
 	}
-	return nil
 }
 
 // drop ends s for good.
@@ -160,7 +155,9 @@ func (d *Device) drop(s *session) error {
 	}
 	s.file.setPhase(phaseEnded)
 	crashPoint(crashEnd)
-	return errors.Join(cause, d.forget(KeyConnection), d.forget(keyEvents), s.close())
+	d.forget(KeyConnection)
+	d.forget(keyEvents)
+	return errors.Join(cause, s.close())
 }
 
 // poison sees to it that the event files of a session from before a restore are never
@@ -285,20 +282,30 @@ type legacy struct {
 	state         []HeldFile // state and grants
 }
 
-// findLegacy gets what the holder has; nil is nothing.
-func (d *Device) findLegacy() *legacy {
-	l := new(legacy)
-	_, state, err := d.cfg.Holder.Get(d.key(KeyConnection))
-	label, events, eventsErr := d.cfg.Holder.Get(d.key(keyEvents))
-	l.state, l.events = state, events
+// findLegacy gets what the holder has under key; nil is nothing. With an error there is
+// more, which cannot be had.
+func findLegacy(h Holder, key string) (*legacy, error) {
+	_, state, err := h.Get(key + KeyConnection)
+	label, events, eventsErr := h.Get(key + keyEvents)
+	l := &legacy{state: state, events: events}
 	l.marker, l.nonce, _ = strings.Cut(label, " ")
+	if err != nil && eventsErr != nil {
+		l = nil
+	}
+	var lost error
 	for _, err := range []error{err, eventsErr} {
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			d.log.Warn("what the last process left cannot be had", zap.Error(err))
+		if !errors.Is(err, fs.ErrNotExist) {
+			lost = errors.Join(lost, err)
 		}
 	}
-	if err != nil && eventsErr != nil {
-		return nil
+	return l, lost
+}
+
+// findLegacy gets what the holder has of this vif.
+func (d *Device) findLegacy() *legacy {
+	l, err := findLegacy(d.cfg.Holder, d.cfg.HoldKey)
+	if err != nil {
+		d.log.Warn("what the last process left cannot be had", zap.Error(err))
 	}
 	return l
 }
@@ -311,17 +318,22 @@ func (l *legacy) close() error {
 	return errors.Join(closeFiles(l.events), closeFiles(l.state))
 }
 
+// end ends a session of another process: grants and event channels go with the last
+// descriptors, except that event files from before a restore stay with the holder.
+func (l *legacy) end(s xen.Store, h Holder, key string) error {
+	if l == nil {
+		return nil
+	}
+	var err error
+	if len(l.events) > 0 && restored(s, l.marker, l.nonce) {
+		err = h.Park(key + keyEvents)
+	}
+	return errors.Join(err, h.Drop(key+KeyConnection), h.Drop(key+keyEvents), l.close())
+}
+
 // discard ends a session of another process that cannot be gone on with.
 func (d *Device) discard(l *legacy) {
-	if l == nil {
-		return
-	}
-	if len(l.events) > 0 && restored(d.guest.Store, l.marker, l.nonce) {
-		d.park()
-	}
-	d.forget(KeyConnection)
-	d.forget(keyEvents)
-	if err := l.close(); err != nil {
+	if err := l.end(d.guest.Store, d.cfg.Holder, d.cfg.HoldKey); err != nil {
 		d.log.Warn("ending what the last process left", zap.Error(err))
 	}
 }
@@ -330,18 +342,8 @@ func (d *Device) discard(l *legacy) {
 // with: rings, event channels, TAP. Whoever calls it has seen to it that no process
 // serves the vif, and that the backend has let go.
 func Discard(s xen.Store, h Holder, key string) error {
-	label, events, err := h.Get(key + keyEvents)
-	if err == nil {
-		marker, nonce, _ := strings.Cut(label, " ")
-		if restored(s, marker, nonce) {
-			err = h.Park(key + keyEvents)
-		}
-		err = errors.Join(err, closeFiles(events))
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, h.Drop(key+KeyConnection), h.Drop(key+keyEvents), h.Drop(key+keyTAP))
+	l, err := findLegacy(h, key)
+	return errors.Join(err, l.end(s, h, key), h.Drop(key+keyTAP))
 }
 
 // takeOver goes on with the session that the last process left, if it did, and serves it

@@ -1,12 +1,10 @@
 package netfront
 
-import "runtime"
-
 // PagesNeeded is how many granted pages a vif with this many queue pairs takes with
 // full rings; 0 stands for the number that a [Config] has by default.
 func PagesNeeded(queues int) int {
 	if queues == 0 {
-		queues = min(defaultMaxQueues, runtime.NumCPU())
+		queues = defaultQueues()
 	}
 	return queues * pairPages(fullMaps)
 }

@@ -16,8 +16,9 @@ import (
 var ErrSilent = errors.New("the backend does not answer")
 
 // clearTimeout bounds the transaction that removes a frontend's keys: some twenty calls
-// of xenstore, each of which takes a tenth of a second on an emulated machine.
-const clearTimeout = 10 * time.Second
+// of xenstore, each of which takes a tenth of a second on an emulated machine. A stop
+// has to be over in ten seconds.
+const clearTimeout = 8 * time.Second
 
 // Release walks a vif from whatever its last owner left (Connected by a process that
 // was killed, Closed by the kernel's driver) to how the toolstack made it:

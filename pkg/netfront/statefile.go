@@ -46,7 +46,6 @@ type stateHeader struct {
 	Phase    uint32 // atomic
 	Attempts uint32 // atomic: processes that began to take over and were not seen to work
 	Queues   uint32
-	DevID    uint32
 	Backend  uint32 // domain
 	Features uint32 // bits in the order of Features' fields
 	Workers  uint32 // of each pair

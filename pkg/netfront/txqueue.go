@@ -213,11 +213,8 @@ func (q *TxQueue) reap() error {
 		if m.State() != busdma.InFlight {
 			return violation("tx response with id %d, which is not in flight", r.ID)
 		}
-		if err := q.tag.Unload(m); err != nil {
-			return fmt.Errorf("tx map: %w", err)
-		}
-		if err := q.pool.Put(m); err != nil {
-			return fmt.Errorf("tx map: %w", err)
+		if err := q.release(m); err != nil {
+			return err
 		}
 		crashPoint(crashTxRelease)
 		switch r.Status {
@@ -230,6 +227,18 @@ func (q *TxQueue) reap() error {
 	}
 	q.ring.Consume(n)
 	crashPoint(crashTxConsume)
+	return nil
+}
+
+// release puts an answered map back into the pool.
+func (q *TxQueue) release(m *busdma.Map) error {
+	err := q.tag.Unload(m)
+	if err == nil {
+		err = q.pool.Put(m)
+	}
+	if err != nil {
+		return fmt.Errorf("tx map: %w", err)
+	}
 	return nil
 }
 

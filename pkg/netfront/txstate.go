@@ -154,11 +154,8 @@ func (q *TxQueue) settle() error {
 		if m.State() != busdma.InFlight {
 			continue
 		}
-		if err := q.tag.Unload(m); err != nil {
-			return fmt.Errorf("tx map: %w", err)
-		}
-		if err := q.pool.Put(m); err != nil {
-			return fmt.Errorf("tx map: %w", err)
+		if err := q.release(m); err != nil {
+			return err
 		}
 	}
 	q.ring.Consume(n)
