@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,29 +32,14 @@ func (m *machine) detach(devid int) {
 	}
 }
 
-// awaitVif waits until the daemon's status has a vif, by what the configuration calls
-// it, that is as wanted.
+// awaitVif waits until a vif, by what the configuration calls it, is as wanted.
 func (m *machine) awaitVif(what, match string, want func(control.Vif) bool) control.Vif {
 	m.t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		st, err := control.QueryStatus(m.socket(), patience)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		for _, v := range st.Vifs {
-			if v.Match == match && want(v) {
-				return v
-			}
-		}
-		if time.Now().After(deadline) {
-			m.t.Fatalf("%s: vif %s is not: %+v", what, match, st.Vifs)
-		}
-	}
+	_, v := m.awaitStatus(what+", vif "+match, func(v control.Vif) bool { return v.Match == match && want(v) })
+	return v
 }
 
-// number wants the vif connected under a number.
+// connectedAs wants the vif connected under a number.
 func connectedAs(devid int) func(control.Vif) bool {
 	return func(v control.Vif) bool {
 		return v.DevID == devid && v.Waiting == "" && v.Device != nil && v.Device.State == "Connected"

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,23 +236,30 @@ func (d *process) stop(sig unix.Signal) (code int, took time.Duration) {
 	return d.cmd.ProcessState.ExitCode(), time.Since(began)
 }
 
-// awaitState waits until the vif is in a state.
-func (m *machine) awaitState(devid int, state string) *control.Status {
+// awaitStatus waits until the daemon's status has a vif that is as wanted.
+func (m *machine) awaitStatus(what string, want func(control.Vif) bool) (*control.Status, control.Vif) {
 	m.t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
 		st, err := control.QueryStatus(m.socket(), patience)
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		for _, v := range st.Vifs {
-			if v.DevID == devid && v.Device != nil && v.Device.State == state {
-				return st
-			}
+		if i := slices.IndexFunc(st.Vifs, want); i >= 0 {
+			return st, st.Vifs[i]
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("vif %d is not %s: %+v", devid, state, st.Vifs)
+			m.t.Fatalf("%s: no vif is so: %+v", what, st.Vifs)
 		}
 	}
+}
+
+// awaitState waits until the vif is in a state.
+func (m *machine) awaitState(devid int, state string) *control.Status {
+	m.t.Helper()
+	st, _ := m.awaitStatus(fmt.Sprintf("vif %d %s", devid, state), func(v control.Vif) bool {
+		return v.DevID == devid && v.Device != nil && v.Device.State == state
+	})
+	return st
 }
