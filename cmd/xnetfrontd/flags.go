@@ -23,7 +23,7 @@ type configFlags struct {
 	Disable    []string         `placeholder:"FEATURE" help:"With --vif: features not to negotiate (sg, csum, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels)."`
 	Control    string           `placeholder:"PATH" help:"Control socket (default: the file's, else /run/xnetfrontd/control.sock)."`
 	LogLevel   string           `placeholder:"LEVEL" help:"debug, info, warn or error (default: the file's, else info)."`
-	LogFormat  string           `placeholder:"FORMAT" help:"auto, console or json (default: the file's, else auto: console on a terminal, else json)."`
+	LogFormat  string           `placeholder:"FORMAT" help:"auto, console, journal or json (default: the file's, else auto: console on a terminal, journal where stderr is journald's, else json)."`
 }
 
 // load returns the configuration that the flags stand for, checked.

@@ -29,7 +29,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"too many queues", []string{"run", "--vif", "0", "--queues", "100"}, "command line: vif.queues = 100: expected a whole number from 0 (one for each CPU) to 64"},
 		{"unknown feature", []string{"run", "--vif", "0", "--disable", "tso"}, `command line: vif.disable = "tso": expected a list of feature names out of ` + features},
 		{"log level", []string{"run", "--vif", "0", "--log-level", "loud"}, `command line: log.level = "loud": expected one of debug, info, warn, error`},
-		{"log format", []string{"run", "--vif", "0", "--log-format", "xml"}, `command line: log.format = "xml": expected one of auto, console, json`},
+		{"log format", []string{"run", "--vif", "0", "--log-format", "xml"}, `command line: log.format = "xml": expected one of auto, console, json, journal`},
 		{"control socket", []string{"run", "--vif", "0", "--control", "c.sock"}, `command line: control = "c.sock": expected an absolute path of at most 107 bytes, such as "/run/xnetfrontd/control.sock"`},
 		{"TAP of no vif", []string{"run", "--tap", "x"}, "--tap, --queues, --mtu, --txqueuelen and --disable describe the vif of --vif: give that too, or put them into the configuration file"},
 		{"file and vif", []string{"run", "--config", good, "--vif", "0"}, "--config and --vif exclude each other: the vif belongs into the file as a [[vif]] table"},

@@ -21,6 +21,9 @@ const DefaultPath = "/etc/xnetfrontd/xnetfrontd.toml"
 // DefaultControl is the path of the control socket when nothing else is said.
 const DefaultControl = "/run/xnetfrontd/control.sock"
 
+// DefaultMetrics is the path of the metrics' socket when nothing else is said.
+const DefaultMetrics = "/run/xnetfrontd/metrics.sock"
+
 // Limits of the values. The upper ends are those of the interfaces below: xenstore's
 // 16-bit handle, what `tap` takes as an MTU, and netback's queues.
 const (
@@ -36,13 +39,20 @@ const (
 type Config struct {
 	Control string // path of the control socket
 	Log     Log
+	Metrics Metrics
 	Vifs    []Vif // at least one, each selector and each TAP name once
 }
 
 // Log says what is logged and how.
 type Log struct {
 	Level  string // debug, info, warn, error
-	Format string // auto (console on a terminal, else json), console, json
+	Format string // auto (console on a terminal, journal where stderr is journald's, else json), console, json, journal
+}
+
+// Metrics says where the daemon's figures can be had over HTTP.
+type Metrics struct {
+	Socket string // path of a unix socket; empty: none
+	Listen string // host and port of a TCP socket, as net.Listen takes them; empty: none
 }
 
 // Vif is one [[vif]] table: which vifs it is about, and how each of them is served.
@@ -101,9 +111,33 @@ func Features() []string {
 	return []string{"sg", "csum", "csum_ipv6", "gso_tcpv4", "gso_tcpv6", "split_channels"}
 }
 
+func logLevels() []string { return []string{"debug", "info", "warn", "error"} }
+
+func logFormats() []string { return []string{"auto", "console", "json", "journal"} }
+
+// socketPath tells whether a unix socket can have this path: unix(7) has room for 108
+// bytes with the NUL.
+func socketPath(path string) bool {
+	return filepath.IsAbs(path) && len(path) <= maxSocketPath && !strings.ContainsRune(path, 0)
+}
+
+// listenAddress tells whether text is a host, which may be empty, and a port's number.
+func listenAddress(text string) bool {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || strings.ContainsAny(host, "/ \t\r\n\x00") {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
 // Default is the configuration that an empty file stands for, without a vif.
 func Default() Config {
-	return Config{Control: DefaultControl, Log: Log{Level: "info", Format: "auto"}}
+	return Config{
+		Control: DefaultControl,
+		Log:     Log{Level: "info", Format: "auto"},
+		Metrics: Metrics{Socket: DefaultMetrics},
+	}
 }
 
 // NewVif is a table with every default.
@@ -122,8 +156,11 @@ func NewVif(match Selector) Vif {
 var expected = map[string]string{
 	"control":        fmt.Sprintf("an absolute path of at most %d bytes, such as %q", maxSocketPath, DefaultControl),
 	"log":            "a table with the keys level, format",
-	"log.level":      "one of debug, info, warn, error",
-	"log.format":     "one of auto, console, json",
+	"log.level":      "one of " + strings.Join(logLevels(), ", "),
+	"log.format":     "one of " + strings.Join(logFormats(), ", "),
+	"metrics":        "a table with the keys socket, listen",
+	"metrics.socket": fmt.Sprintf("an absolute path of at most %d bytes, such as %q, or \"\" for none", maxSocketPath, DefaultMetrics),
+	"metrics.listen": "an address and a port such as \"127.0.0.1:9797\" or \":9797\", or \"\" for none",
 	"vif":            "one [[vif]] table for each interface to serve",
 	"vif.devid":      fmt.Sprintf("a whole number from 0 to %d, or %q for every vif", MaxDevID, Everything),
 	"vif.mac":        "an Ethernet address such as \"00:16:3e:01:02:03\"",
@@ -155,14 +192,20 @@ func (c *Config) Validate() error {
 	wrong := func(key, value string) error {
 		return &Problem{Vif: -1, Key: key, Value: value, Want: expected[key]}
 	}
-	if !filepath.IsAbs(c.Control) || len(c.Control) > maxSocketPath {
+	if !socketPath(c.Control) {
 		return wrong("control", fmt.Sprintf("%q", c.Control))
 	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+	if !slices.Contains(logLevels(), c.Log.Level) {
 		return wrong("log.level", fmt.Sprintf("%q", c.Log.Level))
 	}
-	if !slices.Contains([]string{"auto", "console", "json"}, c.Log.Format) {
+	if !slices.Contains(logFormats(), c.Log.Format) {
 		return wrong("log.format", fmt.Sprintf("%q", c.Log.Format))
+	}
+	if c.Metrics.Socket != "" && !socketPath(c.Metrics.Socket) {
+		return wrong("metrics.socket", fmt.Sprintf("%q", c.Metrics.Socket))
+	}
+	if c.Metrics.Listen != "" && !listenAddress(c.Metrics.Listen) {
+		return wrong("metrics.listen", fmt.Sprintf("%q", c.Metrics.Listen))
 	}
 	if len(c.Vifs) == 0 {
 		return wrong("vif", "")

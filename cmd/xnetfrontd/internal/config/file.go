@@ -18,6 +18,10 @@ type file struct {
 		Level  *string `toml:"level"`
 		Format *string `toml:"format"`
 	} `toml:"log"`
+	Metrics struct {
+		Socket *string `toml:"socket"`
+		Listen *string `toml:"listen"`
+	} `toml:"metrics"`
 	Vif []fileVif `toml:"vif"`
 }
 
@@ -43,9 +47,10 @@ func (d *devid) UnmarshalText(text []byte) error {
 
 // Keys of each table, in the order in which they are explained to the user.
 var tableKeys = map[string]string{
-	"":    "control, log, vif",
-	"log": "level, format",
-	"vif": "devid, mac, tap, keep, queues, mtu, txqueuelen, disable",
+	"":        "control, log, metrics, vif",
+	"log":     "level, format",
+	"metrics": "socket, listen",
+	"vif":     "devid, mac, tap, keep, queues, mtu, txqueuelen, disable",
 }
 
 // Load reads, decodes and checks the file at path. The error of a file that can be
@@ -74,6 +79,8 @@ func decode(doc []byte) (Config, int, error) {
 	set(&cfg.Control, f.Control)
 	set(&cfg.Log.Level, f.Log.Level)
 	set(&cfg.Log.Format, f.Log.Format)
+	set(&cfg.Metrics.Socket, f.Metrics.Socket)
+	set(&cfg.Metrics.Listen, f.Metrics.Listen)
 	for i, v := range f.Vif {
 		vif, err := v.table()
 		if err != nil {
