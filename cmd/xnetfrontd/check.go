@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
@@ -145,7 +145,7 @@ func (k *checker) report(r *netfront.Report) {
 		k.line("features", "nothing is offered yet; run waits for the backend")
 		return
 	}
-	k.line("features", "%s", control.FeatureList(r.Features))
+	k.line("features", "%s", show.FeatureList(r.Features))
 	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
 		k.line("without", "%s: %s", name, r.Missing[name])
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 

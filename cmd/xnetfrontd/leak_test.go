@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
 // usage is what a process has of the machine.

@@ -15,10 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/netspace"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
@@ -242,7 +242,7 @@ func (m *machine) awaitStatus(what string, want func(control.Vif) bool) (*contro
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
-		st, err := control.QueryStatus(m.socket(), patience)
+		st, err := (&control.Client{Path: m.socket(), Timeout: patience}).Status(m.t.Context())
 		if err != nil {
 			m.t.Fatal(err)
 		}

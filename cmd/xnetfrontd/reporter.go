@@ -6,10 +6,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// reporter makes the daemon's status for the control socket.
+// reporter is the daemon as the control socket shows it.
 type reporter struct {
 	super   *supervisor
 	started time.Time
@@ -17,7 +17,8 @@ type reporter struct {
 
 func newReporter(s *supervisor) reporter { return reporter{s, time.Now()} }
 
-func (r reporter) status() control.Status {
+// Status implements controlserver.Handler.
+func (r reporter) Status() control.Status {
 	s := control.Status{PID: os.Getpid(), Program: version, Started: r.started, Vifs: []control.Vif{}}
 	services, waiting := r.super.snapshot()
 	for _, v := range services {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/controlserver"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
@@ -96,7 +96,7 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 		super.stop(nil)
 		return unlessStopped(ctx, err)
 	}
-	server, err := control.NewServer(cfg.Control, newReporter(super).status)
+	server, err := controlserver.New(cfg.Control, newReporter(super))
 	if err != nil {
 		super.stop(nil)
 		return err

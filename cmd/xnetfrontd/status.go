@@ -1,14 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
-
-// statusTimeout is how long status waits for the daemon.
-const statusTimeout = 5 * time.Second
 
 type statusCmd struct {
 	Vif     string `arg:"" optional:"" help:"Only this vif: its number, its MAC address or the name of its TAP."`
@@ -17,7 +16,7 @@ type statusCmd struct {
 }
 
 func (c *statusCmd) Run(s streams) error {
-	st, err := control.QueryStatus(c.Control, statusTimeout)
+	st, err := (&control.Client{Path: c.Control}).Status(context.Background())
 	if err != nil {
 		return err
 	}
@@ -31,5 +30,5 @@ func (c *statusCmd) Run(s streams) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(st)
 	}
-	return control.Print(s.out, st, time.Now())
+	return show.Status(s.out, st, time.Now())
 }

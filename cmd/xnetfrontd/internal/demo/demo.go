@@ -13,7 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
@@ -37,7 +38,6 @@ const (
 	devID          = 0
 	connectTimeout = 15 * time.Second
 	pollInterval   = 20 * time.Millisecond
-	statusTimeout  = 5 * time.Second
 )
 
 // demo is one run.
@@ -128,8 +128,8 @@ func (d *demo) daemonArgs() []string {
 func (d *demo) socket() string { return filepath.Join(d.dir, "control.sock") }
 
 // status asks the daemon about the vif.
-func (d *demo) status() (*netfront.Status, error) {
-	st, err := control.QueryStatus(d.socket(), statusTimeout)
+func (d *demo) status(ctx context.Context) (*netfront.Status, error) {
+	st, err := (&control.Client{Path: d.socket()}).Status(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -148,12 +148,12 @@ func (d *demo) connect(ctx context.Context) error {
 		}
 	}
 	for {
-		st, err := d.status()
+		st, err := d.status(ctx)
 		if err != nil {
 			return err
 		}
 		if st.State == "Connected" && st.BackendState == "Connected" {
-			d.say("%-14s %d queues, %s", "connected", len(st.Queues), control.FeatureList(st.Features))
+			d.say("%-14s %d queues, %s", "connected", len(st.Queues), show.FeatureList(st.Features))
 			return nil
 		}
 		if time.Since(began) > connectTimeout {

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/control"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 )
 
 const (
@@ -38,12 +38,12 @@ func (d *demo) show(ctx context.Context) error {
 			return err
 		}
 	}
-	st, err := d.status()
+	st, err := d.status(ctx)
 	if err != nil {
 		return err
 	}
 	d.say("\nQueues as the daemon counted them (tx: from the TAP to the ring; maps: grants in the pool, each in one state):")
-	if err := control.PrintQueues(d.Out, st); err != nil {
+	if err := show.Queues(d.Out, st); err != nil {
 		return err
 	}
 	d.say("\nEvery ping was answered, and every byte arrived as it was sent.")

@@ -1,11 +1,3 @@
-// Package control is the daemon's control socket, both ends: a unix stream socket
-// on which a client writes requests and reads responses, one line of JSON each.
-//
-//	→ {"version":1,"op":"status"}
-//	← {"version":1,"status":{...}}
-//	← {"version":1,"error":"..."}
-//
-// Who may ask is the socket's mode, 0660. Requests change nothing.
 package control
 
 import (
@@ -16,29 +8,6 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
-
-// Version is the protocol's. A server refuses a request with another one, and says
-// which it speaks.
-const Version = 1
-
-// maxLine is the longest request in bytes.
-const maxLine = 4096
-
-// Request asks for one thing.
-type Request struct {
-	Version int    `json:"version"`
-	Op      string `json:"op"` // OpStatus
-}
-
-// OpStatus asks for the daemon's Status.
-const OpStatus = "status"
-
-// Response answers one Request: either Error or what was asked for.
-type Response struct {
-	Version int     `json:"version"`
-	Error   string  `json:"error,omitempty"`
-	Status  *Status `json:"status,omitempty"`
-}
 
 // Status is a daemon at one moment.
 type Status struct {
@@ -60,8 +29,8 @@ type Vif struct {
 	Device  *netfront.Status `json:"device,omitempty"`  // what its TAP and its connection do, when there is a TAP
 }
 
-// name is the vif's number, or what it is known by until it has one.
-func (v *Vif) name() string {
+// Name is the vif's number, or what it is known by until it has one.
+func (v *Vif) Name() string {
 	if v.DevID < 0 {
 		return v.Match
 	}
@@ -73,11 +42,11 @@ func (v *Vif) name() string {
 func (s *Status) Only(name string) error {
 	var names []string
 	for _, v := range s.Vifs {
-		if name == v.name() || strings.EqualFold(name, v.Match) || strings.EqualFold(name, v.MAC) || name == v.TAP {
+		if name == v.Name() || strings.EqualFold(name, v.Match) || strings.EqualFold(name, v.MAC) || name == v.TAP {
 			s.Vifs = []Vif{v}
 			return nil
 		}
-		names = append(names, v.name())
+		names = append(names, v.Name())
 	}
 	if len(names) == 0 {
 		return fmt.Errorf("no vif %q: the daemon serves none", name)

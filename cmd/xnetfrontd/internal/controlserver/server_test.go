@@ -1,7 +1,8 @@
-package control
+package controlserver
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +13,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
+
+// daemon is a Handler without anything behind it.
+type daemon struct{}
+
+func (daemon) Status() control.Status { return control.Status{PID: 7, Program: "test"} }
+
+// query asks the server at path as our own commands do.
+func query(path string) (*control.Status, error) {
+	c := control.Client{Path: path}
+	return c.Status(context.Background())
+}
 
 func start(t *testing.T, path string, timeout time.Duration) *Server {
 	t.Helper()
-	s, err := newServer(path, func() Status { return Status{PID: 7, Program: "test"} }, timeout)
+	s, err := newServer(path, daemon{}, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +56,7 @@ func dial(t *testing.T, path string) net.Conn {
 }
 
 // ask writes raw bytes and returns the line that comes back.
-func ask(t *testing.T, c net.Conn, raw string) Response {
+func ask(t *testing.T, c net.Conn, raw string) control.Response {
 	t.Helper()
 	if _, err := io.WriteString(c, raw); err != nil {
 		t.Fatal(err)
@@ -51,7 +65,7 @@ func ask(t *testing.T, c net.Conn, raw string) Response {
 	if err != nil {
 		t.Fatalf("no answer to %.40q: %v", raw, err)
 	}
-	var r Response
+	var r control.Response
 	if err := json.Unmarshal(line, &r); err != nil {
 		t.Fatalf("answer %q: %v", line, err)
 	}
@@ -69,7 +83,7 @@ func TestGarbageIsAnsweredAndTheServerGoesOn(t *testing.T) {
 		{"{}\n", "request has version 0: this daemon speaks version 1"},
 		{"{\"version\":2,\"op\":\"status\"}\n", "request has version 2"},
 		{"{\"version\":1,\"op\":\"reboot\"}\n", "unknown op \"reboot\""},
-		{strings.Repeat("x", 3*maxLine), "request is longer than 4096 bytes"},
+		{strings.Repeat("x", 3*control.MaxRequest), "request is longer than 4096 bytes"},
 		{"\x00\xff\xfe\n", "request is not a line of JSON"},
 	} {
 		c := dial(t, path)
@@ -80,11 +94,11 @@ func TestGarbageIsAnsweredAndTheServerGoesOn(t *testing.T) {
 			c.Close()
 			continue
 		}
-		if r := ask(t, c, g.send); !strings.HasPrefix(r.Error, g.want) || r.Status != nil || r.Version != Version {
+		if r := ask(t, c, g.send); !strings.HasPrefix(r.Error, g.want) || r.Status != nil || r.Version != control.Version {
 			t.Errorf("%.40q: got %+v, want error %q", g.send, r, g.want)
 		}
 	}
-	if st, err := QueryStatus(path, time.Second); err != nil || st.PID != 7 {
+	if st, err := query(path); err != nil || st.PID != 7 {
 		t.Errorf("after the garbage: %+v, %v", st, err)
 	}
 }
@@ -107,7 +121,7 @@ func TestSilentClientIsCutOffAndDoesNotKeepOthersOut(t *testing.T) {
 	for i := range silent {
 		silent[i] = dial(t, path)
 	}
-	if _, err := QueryStatus(path, 5*time.Second); err != nil {
+	if _, err := query(path); err != nil {
 		t.Fatal(err)
 	}
 	for i, c := range silent {
@@ -119,7 +133,7 @@ func TestSilentClientIsCutOffAndDoesNotKeepOthersOut(t *testing.T) {
 
 func TestCloseEndsConnectionsAndRemovesTheSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
-	s, err := NewServer(path, func() Status { return Status{} })
+	s, err := New(path, daemon{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +148,7 @@ func TestCloseEndsConnectionsAndRemovesTheSocket(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("socket after Close: %v", err)
 	}
-	_, err = QueryStatus(path, time.Second)
+	_, err = query(path)
 	if want := "control socket " + path + ": not there; no daemon runs, or it has another path (--control)"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -157,12 +171,12 @@ func TestSocketOfADeadDaemonIsReplaced(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
-	_, err = QueryStatus(path, time.Second)
+	_, err = query(path)
 	if want := "control socket " + path + ": nobody listens; the daemon that made it is gone"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	start(t, path, ioTimeout)
-	if _, err := QueryStatus(path, time.Second); err != nil {
+	if _, err := query(path); err != nil {
 		t.Error(err)
 	}
 }
@@ -170,12 +184,12 @@ func TestSocketOfADeadDaemonIsReplaced(t *testing.T) {
 func TestLiveDaemonIsNamedByItsPID(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
 	start(t, path, ioTimeout)
-	_, err := NewServer(path, func() Status { return Status{} })
+	_, err := New(path, daemon{})
 	want := fmt.Sprintf("control socket %s: pid %d listens on it already; stop that one, or choose another path with --control", path, os.Getpid())
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if _, err := QueryStatus(path, time.Second); err != nil {
+	if _, err := query(path); err != nil {
 		t.Errorf("the live daemon was disturbed: %v", err)
 	}
 }
@@ -185,7 +199,7 @@ func TestFileThatIsNoSocketIsLeftAlone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewServer(path, func() Status { return Status{} }); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := New(path, daemon{}); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("got %v", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "mine" {
@@ -195,7 +209,7 @@ func TestFileThatIsNoSocketIsLeftAlone(t *testing.T) {
 
 func TestCloseLeavesASuccessorsSocketAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
-	s, err := NewServer(path, func() Status { return Status{} })
+	s, err := New(path, daemon{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +220,7 @@ func TestCloseLeavesASuccessorsSocketAlone(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := QueryStatus(path, time.Second); err != nil {
+	if _, err := query(path); err != nil {
 		t.Errorf("the successor lost its socket: %v", err)
 	}
 }

@@ -1,4 +1,6 @@
-package control
+// Package controlserver is the daemon's end of the control socket; pkg/control says
+// what is spoken there.
+package controlserver
 
 import (
 	"bufio"
@@ -9,6 +11,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
 const (
@@ -18,10 +22,15 @@ const (
 	maxClients = 16
 )
 
+// Handler is the daemon. Several goroutines call it at a time.
+type Handler interface {
+	Status() control.Status
+}
+
 // Server answers on a control socket.
 type Server struct {
 	ln      *listener
-	status  func() Status
+	handler Handler
 	timeout time.Duration // of a request with its response
 	slots   chan struct{}
 
@@ -30,20 +39,19 @@ type Server struct {
 	served sync.WaitGroup
 }
 
-// NewServer makes the socket at path and answers on it until Close. The function
-// status is called by several goroutines at a time.
-func NewServer(path string, status func() Status) (*Server, error) {
-	return newServer(path, status, ioTimeout)
+// New makes the socket at path, with mode 0660, and answers on it until Close.
+func New(path string, h Handler) (*Server, error) {
+	return newServer(path, h, ioTimeout)
 }
 
-func newServer(path string, status func() Status, timeout time.Duration) (*Server, error) {
+func newServer(path string, h Handler, timeout time.Duration) (*Server, error) {
 	ln, err := listen(path)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
 		ln:      ln,
-		status:  status,
+		handler: h,
 		timeout: timeout,
 		slots:   make(chan struct{}, maxClients),
 		conns:   map[net.Conn]struct{}{},
@@ -110,14 +118,14 @@ func (s *Server) serve(conn net.Conn) {
 		s.mu.Unlock()
 		conn.Close()
 	}()
-	in := bufio.NewReaderSize(conn, maxLine)
+	in := bufio.NewReaderSize(conn, control.MaxRequest)
 	for {
 		if conn.SetDeadline(time.Now().Add(s.timeout)) != nil {
 			return
 		}
 		line, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			send(conn, &Response{Error: fmt.Sprintf("request is longer than %d bytes", maxLine)})
+			send(conn, &control.Response{Error: fmt.Sprintf("request is longer than %d bytes", control.MaxRequest)})
 			return
 		}
 		if err != nil {
@@ -129,24 +137,24 @@ func (s *Server) serve(conn net.Conn) {
 	}
 }
 
-func (s *Server) answer(line []byte) *Response {
-	var q Request
+func (s *Server) answer(line []byte) *control.Response {
+	var q control.Request
 	if err := json.Unmarshal(line, &q); err != nil {
-		return &Response{Error: fmt.Sprintf("request is not a line of JSON: %v", err)}
+		return &control.Response{Error: fmt.Sprintf("request is not a line of JSON: %v", err)}
 	}
-	if q.Version != Version {
-		return &Response{Error: fmt.Sprintf("request has version %d: this daemon speaks version %d", q.Version, Version)}
+	if q.Version != control.Version {
+		return &control.Response{Error: fmt.Sprintf("request has version %d: this daemon speaks version %d", q.Version, control.Version)}
 	}
 	switch q.Op {
-	case OpStatus:
-		st := s.status()
-		return &Response{Status: &st}
+	case control.OpStatus:
+		st := s.handler.Status()
+		return &control.Response{Status: &st}
 	default:
-		return &Response{Error: fmt.Sprintf("unknown op %q: this daemon knows %q", q.Op, OpStatus)}
+		return &control.Response{Error: fmt.Sprintf("unknown op %q: this daemon knows %q", q.Op, control.OpStatus)}
 	}
 }
 
-func send(w io.Writer, r *Response) bool {
-	r.Version = Version
+func send(w io.Writer, r *control.Response) bool {
+	r.Version = control.Version
 	return json.NewEncoder(w).Encode(r) == nil
 }

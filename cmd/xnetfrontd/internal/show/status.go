@@ -1,4 +1,5 @@
-package control
+// Package show writes what the daemon answers for people to read.
+package show
 
 import (
 	"bytes"
@@ -10,11 +11,12 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
-// Print writes s for people to read.
-func Print(w io.Writer, s *Status, now time.Time) error {
+// Status writes s for people to read.
+func Status(w io.Writer, s *control.Status, now time.Time) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, age(s.Started, now))
 	for _, v := range s.Vifs {
@@ -25,9 +27,9 @@ func Print(w io.Writer, s *Status, now time.Time) error {
 	return err
 }
 
-func printVif(b *bytes.Buffer, v Vif, now time.Time) {
+func printVif(b *bytes.Buffer, v control.Vif, now time.Time) {
 	d := v.Device
-	head := "vif " + v.name()
+	head := "vif " + v.Name()
 	if v.TAP != "" {
 		head += " on " + v.TAP
 	}
@@ -67,9 +69,9 @@ func printVif(b *bytes.Buffer, v Vif, now time.Time) {
 	}
 }
 
-// PrintQueues writes the table of d's queues: a row for each direction, tx being from
+// Queues writes the table of d's queues: a row for each direction, tx being from
 // the TAP to the ring.
-func PrintQueues(w io.Writer, d *netfront.Status) error {
+func Queues(w io.Writer, d *netfront.Status) error {
 	var b bytes.Buffer
 	printQueues(&b, d)
 	_, err := w.Write(b.Bytes())

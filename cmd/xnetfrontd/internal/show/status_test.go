@@ -1,4 +1,4 @@
-package control
+package show
 
 import (
 	"flag"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
@@ -16,7 +17,7 @@ var update = flag.Bool("update", false, "write the golden file anew")
 func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 	pool := netfront.MapCounts{Created: 256, Free: 250, Loaded: 2, InFlight: 3, Quarantined: 1}
-	s := Status{PID: 4711, Program: "1.0", Started: now.Add(-3 * time.Hour), Vifs: []Vif{
+	s := control.Status{PID: 4711, Program: "1.0", Started: now.Add(-3 * time.Hour), Vifs: []control.Vif{
 		{Match: "0", DevID: 0, TAP: "xnf0", Since: now.Add(-time.Hour), Device: &netfront.Status{
 			DevID: 0, TAP: "xnf0", IfIndex: 7, MAC: "00:16:3e:01:02:03", MTU: 1500, State: "Connected", Since: now.Add(-90 * time.Second),
 			Backend: "/local/domain/0/backend/vif/1/0", BackendDomID: 0, BackendState: "Connected", Connects: 2,
@@ -37,7 +38,7 @@ func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
 		{Match: "00:16:3e:01:02:06", DevID: -1, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0 (00:16:3e:01:02:03), 1 (00:16:3e:01:02:04)"},
 	}}
 	var b strings.Builder
-	if err := Print(&b, &s, now); err != nil {
+	if err := Status(&b, &s, now); err != nil {
 		t.Fatal(err)
 	}
 	const golden = "testdata/status.golden"

@@ -1,0 +1,152 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// DefaultPath is where a daemon listens that was not told otherwise.
+	DefaultPath = "/run/xnetfrontd/control.sock"
+	// DefaultTimeout is how long a Client waits that was not told otherwise.
+	DefaultTimeout = 5 * time.Second
+)
+
+// Client asks a daemon. Each call makes a connection of its own, so that any number of
+// goroutines may use one Client, and it goes on over a restart of the daemon. The zero
+// value is ready to use.
+//
+// A call that gets no answer fails with an error that wraps [ErrNoDaemon], or
+// [fs.ErrPermission] when this process may not open the socket; one that the daemon
+// does not grant fails with a [*RefusedError].
+type Client struct {
+	Path    string        // of the socket; empty means DefaultPath
+	Timeout time.Duration // of a request and its response; 0 means DefaultTimeout
+}
+
+// ErrNoDaemon says that no daemon answers on the socket.
+var ErrNoDaemon = errors.New("no daemon answers")
+
+// RefusedError is what the daemon says to a request that it does not grant.
+type RefusedError struct {
+	Path   string // the socket
+	Reason string // one line
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("control socket %s: %s", e.Path, e.Reason)
+}
+
+// Status returns what the daemon does.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	r, err := c.ask(ctx, Request{Op: OpStatus})
+	if err != nil {
+		return nil, err
+	}
+	if r.Status == nil {
+		return nil, fmt.Errorf("control socket %s: answer without a status", c.path())
+	}
+	return r.Status, nil
+}
+
+func (c *Client) path() string {
+	if c.Path == "" {
+		return DefaultPath
+	}
+	return c.Path
+}
+
+func (c *Client) timeout() time.Duration {
+	if c.Timeout == 0 {
+		return DefaultTimeout
+	}
+	return c.Timeout
+}
+
+// ask makes one request on a connection of its own.
+func (c *Client) ask(ctx context.Context, q Request) (*Response, error) {
+	conn, _, r, err := c.begin(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return r, conn.Close()
+}
+
+// begin makes a request and returns the connection, with what follows the response on
+// it in rest. The deadline of the connection is that of the request.
+func (c *Client) begin(ctx context.Context, q Request) (conn net.Conn, rest *bufio.Reader, r *Response, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	conn, err = new(net.Dialer).DialContext(ctx, "unix", c.path())
+	if err != nil {
+		return nil, nil, nil, explainDial(c.path(), err)
+	}
+	// What blocks on the connection ends with ctx.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	rest = bufio.NewReader(conn)
+	r, err = exchange(conn, rest, q)
+	// With a deadline that has struck, the answer came at the last moment.
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = fmt.Errorf("control socket %s: %w: %w", c.path(), ErrNoDaemon, context.Cause(ctx))
+	case err != nil:
+		err = fmt.Errorf("control socket %s: %w", c.path(), err)
+	case r.Error != "":
+		err = &RefusedError{c.path(), r.Error}
+	case r.Version != Version:
+		err = fmt.Errorf("control socket %s: the daemon speaks version %d, this program %d; use the program it was started from", c.path(), r.Version, Version)
+	default:
+		return conn, rest, r, nil
+	}
+	return nil, nil, nil, errors.Join(err, conn.Close())
+}
+
+// exchange writes a request and reads its response.
+func exchange(conn net.Conn, in *bufio.Reader, q Request) (*Response, error) {
+	q.Version = Version
+	if err := json.NewEncoder(conn).Encode(q); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoDaemon, err)
+	}
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoDaemon, err)
+	}
+	var r Response
+	if err := json.Unmarshal(line, &r); err != nil {
+		return nil, fmt.Errorf("answer is not a line of JSON: %w", err)
+	}
+	return &r, nil
+}
+
+// dialError is why the socket could not be opened, in words for who runs a program.
+type dialError struct {
+	text string
+	kind error // ErrNoDaemon or fs.ErrPermission
+}
+
+func (e *dialError) Error() string { return e.text }
+func (e *dialError) Unwrap() error { return e.kind }
+
+func explainDial(path string, err error) error {
+	socket := "control socket " + path + ": "
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &dialError{socket + "not there; no daemon runs, or it has another path (--control)", ErrNoDaemon}
+	case errors.Is(err, unix.ECONNREFUSED):
+		return &dialError{socket + "nobody listens; the daemon that made it is gone", ErrNoDaemon}
+	case errors.Is(err, fs.ErrPermission):
+		return &dialError{socket + "no permission; run as root or as a member of its group", fs.ErrPermission}
+	}
+	return fmt.Errorf("control socket: %w: %w", ErrNoDaemon, err)
+}
