@@ -62,8 +62,23 @@ func main() {
 // execute runs one command line and returns the exit code. An error is one line on
 // s.err.
 func execute(args []string, s streams) int {
-	var c cli
-	parser, err := kong.New(&c,
+	parser, err := newParser(s)
+	if err != nil {
+		return report(s.err, err)
+	}
+	if askedToComplete() {
+		return report(s.err, completions(parser, s.out))
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		return report(s.err, usagef("%w; see xnetfrontd --help", err))
+	}
+	return report(s.err, ctx.Run(s))
+}
+
+// newParser returns the parser of a command line.
+func newParser(s streams) (*kong.Kong, error) {
+	return kong.New(new(cli),
 		kong.Name("xnetfrontd"),
 		kong.Description("The Xen network frontend as a Linux daemon."),
 		kong.Writers(s.out, s.err),
@@ -74,14 +89,6 @@ func execute(args []string, s streams) int {
 		},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
-	if err != nil {
-		return report(s.err, err)
-	}
-	ctx, err := parser.Parse(args)
-	if err != nil {
-		return report(s.err, usagef("%w; see xnetfrontd --help", err))
-	}
-	return report(s.err, ctx.Run(s))
 }
 
 // report writes err as one line and returns the exit code for it.

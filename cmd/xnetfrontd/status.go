@@ -10,7 +10,7 @@ import (
 )
 
 type statusCmd struct {
-	Vif     string `arg:"" optional:"" help:"Only this vif: its number, its MAC address or the name of its TAP."`
+	Vif     string `arg:"" optional:"" predictor:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
 	Control string `placeholder:"PATH" default:"${control}" help:"Control socket of the daemon (default: ${default})."`
 	JSON    bool   `name:"json" help:"Print what the daemon answered, as JSON."`
 }
