@@ -26,8 +26,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 [ "$version" ] || rm -f "$out"/xnetfrontd[_-]*.deb "$out"/xnetfrontd[_-]*.rpm
-export PKG_NOTICES=$work/notices
+export PKG_NOTICES=$work/notices PKG_MANUALS=$work/manuals
 deploy/packages/notices.sh >"$PKG_NOTICES"
+deploy/packages/manuals.sh "$PKG_MANUALS" "$PKG_VERSION"
 for arch in $arches; do
 	export PKG_ARCH=$arch PKG_BINARY=$work/$arch
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -buildvcs=false \

@@ -8,7 +8,7 @@ cd "$1"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cat >"$work/want" <<'END'
+cat >"$work/files" <<'END'
 -rw-r--r-- ./etc/modprobe.d/xnetfrontd.conf
 -rw-r--r-- ./etc/xnetfrontd/xnetfrontd.toml
 -rwxr-xr-x ./usr/bin/xnetfrontd
@@ -19,11 +19,18 @@ cat >"$work/want" <<'END'
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd.service
 -rw-r--r-- ./usr/lib/sysusers.d/xnetfrontd.conf
 -rw-r--r-- ./usr/lib/udev/rules.d/60-xnetfrontd.rules
+-rw-r--r-- ./usr/share/bash-completion/completions/xnetfrontd
 -rw-r--r-- ./usr/share/doc/xnetfrontd/copyright
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/60-xnf.network
 -rw-r--r-- ./usr/share/doc/xnetfrontd/install.md
 -rw-r--r-- ./usr/share/doc/xnetfrontd/third-party-notices
+-rw-r--r-- ./usr/share/fish/vendor_completions.d/xnetfrontd.fish
+-rw-r--r-- ./usr/share/man/man8/xnetfrontd.8.gz
+-rw-r--r-- ./usr/share/zsh/ZSH/_xnetfrontd
 END
+want() { # ZSH: where the format's zsh has its functions
+	sed "s,/ZSH/,/$1/," "$work/files" >"$work/want"
+}
 printf '/etc/modprobe.d/xnetfrontd.conf\n/etc/xnetfrontd/xnetfrontd.toml\n' >"$work/conffiles"
 
 same() { # WHAT WANT GOT
@@ -37,6 +44,7 @@ if ! command -v dpkg-deb >/dev/null; then
 	echo "contents: not checked: there is no dpkg-deb" >&2
 	exit 0
 fi
+want vendor-completions
 for deb in *.deb; do
 	dpkg-deb --contents "$deb" | awk '$1 ~ /^-/ {print $1, $6}' | sort -k2 >"$work/have"
 	same "the files of $deb" "$work/want" "$work/have"
@@ -51,6 +59,7 @@ for deb in *.deb; do
 	echo "as it should be: $deb"
 done
 if command -v rpm >/dev/null; then
+	want site-functions
 	for rpm in *.rpm; do
 		rpm -qp --qf '[%{FILEMODES:perms} .%{FILENAMES}\n]' "$rpm" | grep '^-' | sort -k2 >"$work/have"
 		same "the files of $rpm" "$work/want" "$work/have"
