@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io/fs"
-	"os"
 
 	"go.uber.org/zap"
 
@@ -14,7 +13,7 @@ import (
 // configFlags say what to serve: a file, or one vif on the command line. They belong
 // to run and check.
 type configFlags struct {
-	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
+	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file, FILE.d/*.toml being read after it (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
 	Vif        *config.Selector `placeholder:"N|MAC|*" help:"Serve this vif, or all of them (*), as the flags below say, instead of a file's."`
 	TAP        string           `name:"tap" placeholder:"NAME" help:"With --vif: name of the TAP, %%d being the vif's number (default: xnf%%d)."`
 	Queues     int              `placeholder:"N" help:"With --vif: queues (default: one for each CPU, at most 8)."`
@@ -28,53 +27,70 @@ type configFlags struct {
 
 // load returns the configuration that the flags stand for, checked.
 func (f *configFlags) load() (config.Config, error) {
-	cfg, err := f.base()
+	l, err := f.loaded()
 	if err != nil {
-		return cfg, usageError{err}
+		return config.Config{}, err
 	}
-	for _, o := range []struct {
-		dst *string
-		val string
-	}{{&cfg.Control, f.Control}, {&cfg.Log.Level, f.LogLevel}, {&cfg.Log.Format, f.LogFormat}} {
-		if o.val != "" {
-			*o.dst = o.val
-		}
-	}
-	if err := cfg.Validate(); err != nil {
-		return cfg, usagef("command line: %w", err)
-	}
-	return cfg, nil
+	return l.Config, nil
 }
 
-func (f *configFlags) base() (config.Config, error) {
+// loaded is load with where the values come from.
+func (f *configFlags) loaded() (*config.Loaded, error) {
+	l, err := f.base()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	for _, o := range []struct{ key, val string }{
+		{"control", f.Control}, {"log.level", f.LogLevel}, {"log.format", f.LogFormat},
+	} {
+		if o.val != "" {
+			l.Set(o.key, o.val)
+		}
+	}
+	if err := l.Check(); err != nil {
+		return nil, usageError{err}
+	}
+	return l, nil
+}
+
+func (f *configFlags) base() (*config.Loaded, error) {
 	if f.Vif == nil {
 		if f.TAP != "" || f.Queues != 0 || f.MTU != 0 || f.TxQueueLen != 0 || len(f.Disable) != 0 {
-			return config.Config{}, errors.New("--tap, --queues, --mtu, --txqueuelen and --disable describe the vif of --vif: give that too, or put them into the configuration file")
+			return nil, errors.New("--tap, --queues, --mtu, --txqueuelen and --disable describe the vif of --vif: give that too, or put them into the configuration file")
 		}
 		return f.file()
 	}
 	if f.Config != "" {
-		return config.Config{}, errors.New("--config and --vif exclude each other: the vif belongs into the file as a [[vif]] table")
+		return nil, errors.New("--config and --vif exclude each other: the vif belongs into the file as a [[vif]] table")
 	}
-	cfg := config.Default()
 	vif := config.NewVif(*f.Vif)
 	if f.TAP != "" {
 		vif.TAP = f.TAP
 	}
 	vif.Queues, vif.MTU, vif.TxQueueLen, vif.Disable = f.Queues, f.MTU, f.TxQueueLen, f.Disable
-	cfg.Vifs = []config.Vif{vif}
-	return cfg, nil
+	return config.FromCommandLine(vif), nil
 }
 
-func (f *configFlags) file() (config.Config, error) {
+func (f *configFlags) file() (*config.Loaded, error) {
 	if f.Config != "" {
 		return config.Load(f.Config)
 	}
-	if _, err := os.Stat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
-		return config.Config{}, errors.New("nothing to serve: give --vif, or --config FILE, or write " + config.DefaultPath)
+	l, err := config.Load(config.DefaultPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nothingToServe{}
 	}
-	return config.Load(config.DefaultPath)
+	return l, err
 }
+
+// nothingToServe is the error of a run that was told nothing.
+type nothingToServe struct{}
+
+func (nothingToServe) Error() string {
+	return "nothing to serve: give --vif, or --config FILE, or write " + config.DefaultPath
+}
+
+// Is makes it the error of a file that is not there.
+func (nothingToServe) Is(target error) bool { return target == fs.ErrNotExist }
 
 // frontendConfig is what netfront is told about vif devid, which is served by v. It
 // logs nothing.

@@ -56,16 +56,7 @@ func (c *prepareCmd) configured() bool {
 		return len(cfg.Vifs) > 0
 	}
 	var problem *config.Problem
-	return !errors.Is(err, fs.ErrNotExist) && !c.noFile() && !(errors.As(err, &problem) && problem.Key == "vif")
-}
-
-// noFile tells whether there is nothing that could name a vif.
-func (c *prepareCmd) noFile() bool {
-	if c.Vif != nil || c.Config != "" {
-		return false
-	}
-	_, err := os.Stat(config.DefaultPath)
-	return errors.Is(err, fs.ErrNotExist)
+	return !errors.Is(err, fs.ErrNotExist) && !(errors.As(err, &problem) && problem.Key == "vif" && problem.Value == "")
 }
 
 func (c *prepareCmd) prepare(s streams) (err error) {

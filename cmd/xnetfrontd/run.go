@@ -166,8 +166,8 @@ func (d *daemonRun) reread(ctx context.Context, now config.Config, reload <-chan
 			tell.reloaded()
 			continue
 		}
-		if cfg.Control != now.Control || cfg.Log != now.Log {
-			d.log.Warn("a change of control or log takes effect with a restart")
+		if cfg.Control != now.Control || cfg.Log != now.Log || cfg.Metrics != now.Metrics {
+			d.log.Warn("a change of control, log or metrics takes effect with a restart")
 		}
 		select {
 		case <-ctx.Done():

@@ -4,13 +4,13 @@
 package config
 
 import (
-	"fmt"
 	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
@@ -82,10 +82,25 @@ func (v *Vif) TAPName(devid int) string {
 	return strings.Replace(v.TAP, number, strconv.Itoa(devid), 1)
 }
 
+// fixedTAP is the name of the TAP, if a vif of any number has the same; else it has a %d.
+func (v *Vif) fixedTAP() string {
+	if devid, ok := v.Match.DevID(); ok {
+		return v.TAPName(devid)
+	}
+	return v.TAP
+}
+
 // SameAs tells whether a vif that is served by v can go on when it is served by o: its
 // connection would be the same. The names of the TAPs are not looked at.
 func (v *Vif) SameAs(o *Vif) bool {
-	return v.Queues == o.Queues && v.MTU == o.MTU && v.TxQueueLen == o.TxQueueLen && slices.Equal(v.Disable, o.Disable)
+	return v.Queues == o.Queues && v.MTU == o.MTU && v.TxQueueLen == o.TxQueueLen && sameSet(v.Disable, o.Disable)
+}
+
+func sameSet(a, b []string) bool {
+	notIn := func(set []string) func(string) bool {
+		return func(s string) bool { return !slices.Contains(set, s) }
+	}
+	return !slices.ContainsFunc(a, notIn(b)) && !slices.ContainsFunc(b, notIn(a))
 }
 
 // For returns the table by which a vif is served, if there is one: that which has its
@@ -118,7 +133,7 @@ func logFormats() []string { return []string{"auto", "console", "json", "journal
 // socketPath tells whether a unix socket can have this path: unix(7) has room for 108
 // bytes with the NUL.
 func socketPath(path string) bool {
-	return filepath.IsAbs(path) && len(path) <= maxSocketPath && !strings.ContainsRune(path, 0)
+	return filepath.IsAbs(path) && len(path) <= maxSocketPath && !strings.ContainsRune(path, 0) && utf8.ValidString(path)
 }
 
 // listenAddress tells whether text is a host, which may be empty, and a port's number.
@@ -152,121 +167,10 @@ func NewVif(match Selector) Vif {
 	return v
 }
 
-// Expectations, by key as the file spells it. They end every complaint.
-var expected = map[string]string{
-	"control":        fmt.Sprintf("an absolute path of at most %d bytes, such as %q", maxSocketPath, DefaultControl),
-	"log":            "a table with the keys level, format",
-	"log.level":      "one of " + strings.Join(logLevels(), ", "),
-	"log.format":     "one of " + strings.Join(logFormats(), ", "),
-	"metrics":        "a table with the keys socket, listen",
-	"metrics.socket": fmt.Sprintf("an absolute path of at most %d bytes, such as %q, or \"\" for none", maxSocketPath, DefaultMetrics),
-	"metrics.listen": "an address and a port such as \"127.0.0.1:9797\" or \":9797\", or \"\" for none",
-	"vif":            "one [[vif]] table for each interface to serve",
-	"vif.devid":      fmt.Sprintf("a whole number from 0 to %d, or %q for every vif", MaxDevID, Everything),
-	"vif.mac":        "an Ethernet address such as \"00:16:3e:01:02:03\"",
-	"vif.tap":        "an interface name: 1 to 15 printable bytes without '/', ':', '%' or spaces, the vif's number (up to 5 digits) put in for a %d",
-	"vif.keep":       "a time such as \"90s\" or \"5m\", or \"forever\"",
-	"vif.queues":     fmt.Sprintf("a whole number from 0 (one for each CPU) to %d", MaxQueues),
-	"vif.mtu":        fmt.Sprintf("0 (what the toolstack says) or a whole number from %d to %d", MinMTU, MaxMTU),
-	"vif.txqueuelen": fmt.Sprintf("a whole number from 0 (the default) to %d", MaxTxQueueLen),
-	"vif.disable":    "a list of feature names out of " + strings.Join(Features(), ", "),
-}
-
-// Problem is a value that cannot be used.
-type Problem struct {
-	Vif   int    // index of the [[vif]] table, -1 when the key is in none
-	Key   string // as the file spells it, vif.mtu
-	Value string // as it was given, "" when it was not
-	Want  string // what is expected instead
-}
-
-func (p *Problem) Error() string {
-	if p.Value == "" {
-		return fmt.Sprintf("%s is missing: expected %s", p.Key, p.Want)
-	}
-	return fmt.Sprintf("%s = %s: expected %s", p.Key, p.Value, p.Want)
-}
-
-// Validate checks every value and returns a *Problem for the first that is wrong.
-func (c *Config) Validate() error {
-	wrong := func(key, value string) error {
-		return &Problem{Vif: -1, Key: key, Value: value, Want: expected[key]}
-	}
-	if !socketPath(c.Control) {
-		return wrong("control", fmt.Sprintf("%q", c.Control))
-	}
-	if !slices.Contains(logLevels(), c.Log.Level) {
-		return wrong("log.level", fmt.Sprintf("%q", c.Log.Level))
-	}
-	if !slices.Contains(logFormats(), c.Log.Format) {
-		return wrong("log.format", fmt.Sprintf("%q", c.Log.Format))
-	}
-	if c.Metrics.Socket != "" && !socketPath(c.Metrics.Socket) {
-		return wrong("metrics.socket", fmt.Sprintf("%q", c.Metrics.Socket))
-	}
-	if c.Metrics.Listen != "" && !listenAddress(c.Metrics.Listen) {
-		return wrong("metrics.listen", fmt.Sprintf("%q", c.Metrics.Listen))
-	}
-	if len(c.Vifs) == 0 {
-		return wrong("vif", "")
-	}
-	for i := range c.Vifs {
-		if err := c.validateVif(i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Config) validateVif(i int) error {
-	v := &c.Vifs[i]
-	wrong := func(key, value string) error {
-		return &Problem{Vif: i, Key: key, Value: value, Want: expected[key]}
-	}
-	for _, n := range []struct {
-		key           string
-		val, min, max int
-	}{
-		{"vif.queues", v.Queues, 0, MaxQueues},
-		{"vif.txqueuelen", v.TxQueueLen, 0, MaxTxQueueLen},
-	} {
-		if n.val < n.min || n.val > n.max {
-			return wrong(n.key, fmt.Sprint(n.val))
-		}
-	}
-	if v.MTU != 0 && (v.MTU < MinMTU || v.MTU > MaxMTU) {
-		return wrong("vif.mtu", fmt.Sprint(v.MTU))
-	}
-	longest, named := v.Match.DevID()
-	if !named {
-		longest = MaxDevID
-	}
-	if tap.CheckName(v.TAPName(longest), false) != nil {
-		return wrong("vif.tap", fmt.Sprintf("%q (%d bytes)", v.TAP, len(v.TAP)))
-	}
-	if v.Match.All() && !strings.Contains(v.TAP, number) {
-		return &Problem{i, "vif.tap", fmt.Sprintf("%q", v.TAP), "a name with %d for the vif's number, since the table is for every vif"}
-	}
-	for _, f := range v.Disable {
-		if !slices.Contains(Features(), f) {
-			return wrong("vif.disable", fmt.Sprintf("%q", f))
-		}
-	}
-	for _, before := range c.Vifs[:i] {
-		if before.Match == v.Match {
-			return &Problem{i, matchKey(v.Match), v.Match.String(), "each vif once, and this one is in an earlier [[vif]] table"}
-		}
-		if before.TAP == v.TAP && !strings.Contains(v.TAP, number) {
-			return &Problem{i, "vif.tap", fmt.Sprintf("%q", v.TAP), "each TAP name once, and this one is in an earlier [[vif]] table"}
-		}
-	}
-	return nil
-}
-
 // matchKey is the key by which a table selects its vif.
 func matchKey(s Selector) string {
 	if s.by == byMAC {
-		return "vif.mac"
+		return keyMAC
 	}
-	return "vif.devid"
+	return keyDevID
 }

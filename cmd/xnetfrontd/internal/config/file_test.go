@@ -15,15 +15,15 @@ func load(t *testing.T, doc string) (Config, string) {
 	if err := os.WriteFile(path, []byte(doc), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := Load(path)
+	l, err := Load(path)
 	if err == nil {
-		return cfg, ""
+		return l.Config, ""
 	}
 	msg := err.Error()
 	if rel, ok := cutPrefix(msg, filepath.Dir(path)+"/"); ok {
 		msg = rel
 	}
-	return cfg, msg
+	return Config{}, msg
 }
 
 func cutPrefix(s, prefix string) (string, bool) {
@@ -59,8 +59,8 @@ func TestBadFileGetsOneLineWithPlaceKeyValueAndExpectation(t *testing.T) {
 		{"every vif twice", "[[vif]]\ndevid = '*'\n[[vif]]\ndevid = '*'\n", "x.toml:4: vif.devid = *: expected each vif once, and this one is in an earlier [[vif]] table"},
 		{"one name for every vif", "[[vif]]\ndevid = '*'\ntap = 'wan'\n", "x.toml:3: vif.tap = \"wan\": expected a name with %d for the vif's number, since the table is for every vif"},
 		{"name too long with the number", "[[vif]]\ndevid = '*'\ntap = 'eleven-byte%d'\n", "x.toml:3: vif.tap = \"eleven-byte%d\" (13 bytes): expected an interface name: 1 to 15 printable bytes without '/', ':', '%' or spaces, the vif's number (up to 5 digits) put in for a %d"},
-		{"keep negative", "[[vif]]\ndevid = 0\nkeep = '-1s'\n", "x.toml:3: vif.keep = \"-1s\": expected a time such as \"90s\" or \"5m\", or \"forever\""},
-		{"keep without unit", "[[vif]]\ndevid = 0\nkeep = '5'\n", "x.toml:3: vif.keep = \"5\": expected a time such as \"90s\" or \"5m\", or \"forever\""},
+		{"keep negative", "[[vif]]\ndevid = 0\nkeep = '-1s'\n", "x.toml:3: vif.keep = '-1s': expected a time such as \"90s\" or \"5m\", or \"forever\""},
+		{"keep without unit", "[[vif]]\ndevid = 0\nkeep = '5'\n", "x.toml:3: vif.keep = '5': expected a time such as \"90s\" or \"5m\", or \"forever\""},
 		{"keep a number", "[[vif]]\ndevid = 0\nkeep = 5\n", "x.toml:3: vif.keep = 5: expected a time such as \"90s\" or \"5m\", or \"forever\""},
 		{"devid twice", "[[vif]]\ndevid = 1\n[[vif]]\ntap='b'\ndevid = 1\n", "x.toml:5: vif.devid = 1: expected each vif once, and this one is in an earlier [[vif]] table"},
 		{"tap twice", "[[vif]]\ndevid = 1\ntap='b'\n[[vif]]\ndevid = 2\ntap = 'b'\n", "x.toml:6: vif.tap = \"b\": expected each TAP name once, and this one is in an earlier [[vif]] table"},

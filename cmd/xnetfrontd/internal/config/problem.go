@@ -1,0 +1,135 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Origin is where a value comes from: a line of a file, the command line, or, being
+// zero, nowhere: then it is the default.
+type Origin struct {
+	Path string
+	Line int // counted from 1; 0: Path is no file with lines
+}
+
+// commandLine is the origin of what flags say.
+func commandLine() Origin { return Origin{Path: "command line"} }
+
+func (o Origin) String() string {
+	switch {
+	case o == Origin{}:
+		return "default"
+	case o.Line == 0:
+		return plain(o.Path)
+	}
+	return plain(o.Path) + ":" + strconv.Itoa(o.Line)
+}
+
+// Problem is a value that cannot be used.
+type Problem struct {
+	Where Origin
+	Key   string // as the file spells it, vif.mtu
+	Value string // as it was given, "" when it was not
+	Want  string // what is expected instead
+}
+
+func (p *Problem) Error() string {
+	where := ""
+	if p.Where != (Origin{}) {
+		where = p.Where.String() + ": "
+	}
+	if p.Value == "" {
+		return fmt.Sprintf("%s%s is missing: expected %s", where, p.Key, p.Want)
+	}
+	return fmt.Sprintf("%s%s = %s: expected %s", where, p.Key, p.Value, p.Want)
+}
+
+// Problems is all that is wrong with a configuration: at least one error, each of one
+// line.
+type Problems []error
+
+// Error is the first one and how many there are.
+func (p Problems) Error() string {
+	first := p[0].Error()
+	if more := len(p) - 1; more > 0 {
+		return fmt.Sprintf("%s (and %s: see xnetfrontd config check)", first, count(more, "more problem"))
+	}
+	return first
+}
+
+// Unwrap is for errors.As.
+func (p Problems) Unwrap() []error { return p }
+
+// orNil is p as an error.
+func (p Problems) orNil() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p
+}
+
+// Each returns the errors that err is made of.
+func Each(err error) []error {
+	var p Problems
+	if errors.As(err, &p) {
+		return p
+	}
+	return []error{err}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+// maxShown is how much of a user's text is repeated in an error.
+const maxShown = 120
+
+// printable is text in quotes and on one line.
+func printable(text string) string {
+	if len(text) > maxShown {
+		return strconv.Quote(strings.ToValidUTF8(text[:maxShown], "")) + "..."
+	}
+	return strconv.Quote(text)
+}
+
+// plain is text as it is, as far as a line can show it.
+func plain(text string) string {
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return printable(text)
+	}
+	return text
+}
+
+// quote is text as a TOML string, which is the same in JSON.
+func quote(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, "\\u%04X", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+func quoteList(texts []string) string {
+	quoted := make([]string, len(texts))
+	for i, t := range texts {
+		quoted[i] = quote(t)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
