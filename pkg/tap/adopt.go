@@ -37,7 +37,7 @@ func (d *Device) QueueFDs() []int {
 func Adopt(cfg Config, keeper int, queues []int) (*Device, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := &Device{keeper: -1, ns: noNamespace()}
+	d := emptyDevice(cfg)
 	if err := d.adopt(cfg, keeper, queues); err != nil {
 		return nil, fmt.Errorf("adopt link: %w", errors.Join(err, d.Close()))
 	}
@@ -71,7 +71,7 @@ func (d *Device) adopt(cfg Config, keeper int, queues []int) error {
 	if d.ns, err = currentNamespace(); err != nil {
 		return err
 	}
-	if err := d.ns.holds(keeper); err != nil {
+	if err := d.privileged(func() error { return d.ns.holds(keeper) }); err != nil {
 		return fmt.Errorf("link %q: %w", name, err)
 	}
 	if err := d.openNetlink(); err != nil {

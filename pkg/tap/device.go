@@ -44,6 +44,10 @@ type Config struct {
 	TxQueueLen int
 	// NoUring makes readers and writers use plain reads and writes.
 	NoUring bool
+	// Privileged calls what needs CAP_NET_ADMIN, on the calling thread and with the
+	// capability in effect, for a process that otherwise has it out of effect. The
+	// function makes no call of it in turn. Nil: it is called plainly.
+	Privileged func(func() error) error
 }
 
 // Device is a TAP link together with its keeper queue and its worker queues.
@@ -53,6 +57,8 @@ type Device struct {
 	index    int
 	accepted Offload
 	uringErr error // why io_uring is not used; nil when it is
+
+	privileged func(func() error) error
 
 	mu      sync.Mutex // guards what follows and the order of changes to the link
 	nl      *netlink.Handle
@@ -86,7 +92,7 @@ func create(cfg Config, after func(step string) error) (*Device, error) {
 	// The link, its descriptors and the netlink socket must be of one namespace.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	d := &Device{keeper: -1, ns: noNamespace()}
+	d := emptyDevice(cfg)
 	for _, s := range d.createSteps(cfg) {
 		err := s.do()
 		if err == nil {
@@ -99,11 +105,22 @@ func create(cfg Config, after func(step string) error) (*Device, error) {
 	return d, nil
 }
 
+// emptyDevice has nothing of a link yet.
+func emptyDevice(cfg Config) *Device {
+	d := &Device{keeper: -1, ns: noNamespace(), privileged: cfg.Privileged}
+	if d.privileged == nil {
+		d.privileged = func(f func() error) error { return f() }
+	}
+	return d
+}
+
 func (d *Device) createSteps(cfg Config) []step {
 	return []step{
 		{"namespace", func() (err error) { d.ns, err = currentNamespace(); return err }},
 		{"netlink", d.openNetlink},
-		{"link", func() (err error) { d.keeper, d.index, err = openKeeper(d.nl, cfg.Name); return err }},
+		{"link", func() error {
+			return d.privileged(func() (err error) { d.keeper, d.index, err = openKeeper(d.nl, cfg.Name); return err })
+		}},
 		{"header", func() error { return setHeader(d.keeper) }},
 		{"detach", func() error { return detachQueue(d.keeper) }},
 		{"check", func() error { _, err := checkQueue(d.keeper, true); return err }},
@@ -126,13 +143,17 @@ func unlessZero(setting int, set func() error) error {
 	return set()
 }
 
+// openNetlink opens the socket with privileges: what may be sent through it depends on
+// what its opener was allowed, too (netlink_ns_capable of net/netlink/af_netlink.c).
 func (d *Device) openNetlink() error {
-	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink socket: %w", err)
-	}
-	d.nl = nl
-	return nil
+	return d.privileged(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink socket: %w", err)
+		}
+		d.nl = nl
+		return nil
+	})
 }
 
 // Name is the link's name now; somebody may have renamed it since it was made. It is

@@ -74,7 +74,7 @@ func (d *Device) change(what string, set func(netlink.Link) error) error {
 	if err != nil {
 		return fmt.Errorf("set %s: %w", what, err)
 	}
-	if err := set(link); err != nil {
+	if err := d.privileged(func() error { return set(link) }); err != nil {
 		return fmt.Errorf("set %s: %w", what, err)
 	}
 	return nil
@@ -188,7 +188,7 @@ func (d *Device) removeLink(name string) error {
 	if err != nil || link.Attrs().Name != name {
 		return nil // gone
 	}
-	err = d.nl.LinkDel(link)
+	err = d.privileged(func() error { return d.nl.LinkDel(link) })
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove link %q: %w", name, err)
 	}

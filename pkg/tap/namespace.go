@@ -38,7 +38,7 @@ func (n *namespace) close() error {
 }
 
 // holds checks that a queue's link is in the namespace: a link of its name there might
-// be another.
+// be another. It needs CAP_NET_ADMIN.
 func (n *namespace) holds(queue int) error {
 	fd, err := unix.IoctlRetInt(queue, unix.TUNGETDEVNETNS)
 	if err != nil {

@@ -74,9 +74,13 @@ func (d *Device) openQueue() (*Queue, error) {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
 	fd := -1
-	err = d.ns.run(func() (err error) {
-		fd, err = openWater(name)
-		return err
+	// The link's owner needs no privileges for it; but that may be another user, who ran
+	// the process that made the link.
+	err = d.ns.run(func() error {
+		return d.privileged(func() (err error) {
+			fd, err = openWater(name)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open queue of link %q: %w", name, err)
