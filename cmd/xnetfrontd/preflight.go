@@ -17,9 +17,34 @@ type system struct {
 	sysfs string // /sys
 	dev   string // /dev
 	udev  string // /run/udev
+	// release is the kernel's, as uname -r prints it; empty where nobody asked.
+	release string
 }
 
-func newSystem() system { return system{sysfs: "/sys", dev: "/dev", udev: "/run/udev"} }
+func newSystem() system {
+	s := system{sysfs: "/sys", dev: "/dev", udev: "/run/udev"}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		s.release = unix.ByteSliceToString(name.Release[:])
+	}
+	return s
+}
+
+// The oldest kernel with all that the daemon cannot do without: TUNGETDEVNETNS came
+// with it, and TUNSETCARRIER with 5.0.
+const oldestMajor, oldestMinor = 5, 2
+
+// checkKernel says whether the kernel is too old. What is no version cannot be judged.
+func (s system) checkKernel() error {
+	var major, minor int
+	if n, _ := fmt.Sscanf(s.release, "%d.%d", &major, &minor); n < 2 {
+		return nil
+	}
+	if major > oldestMajor || major == oldestMajor && minor >= oldestMinor {
+		return nil
+	}
+	return fmt.Errorf("the kernel is Linux %s: %d.%d or newer is needed", s.release, oldestMajor, oldestMinor)
+}
 
 // hasUdev tells whether udev loads modules here.
 func (s system) hasUdev() bool {
@@ -29,6 +54,9 @@ func (s system) hasUdev() bool {
 
 // check says what the machine or this process lacks for a TAP.
 func (s system) check() error {
+	if err := s.checkKernel(); err != nil {
+		return err
+	}
 	if err := s.checkTUN(); err != nil {
 		return err
 	}
@@ -60,14 +88,15 @@ func (s system) checkTUN() error {
 	return f.Close()
 }
 
-// checkNetAdmin says whether this process may make a link in its network namespace.
+// checkNetAdmin says whether this process may make a link in its network namespace. What
+// is permitted counts: package privilege brings it into effect.
 func checkNetAdmin() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData // 64 capabilities in two words
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+	if data[0].Permitted&(1<<unix.CAP_NET_ADMIN) == 0 {
 		return errors.New("no permission to make a TAP: run as root, or with the capability CAP_NET_ADMIN")
 	}
 	return nil

@@ -58,6 +58,29 @@ func TestMissingTUNDeviceIsNamedWithTheRemedy(t *testing.T) {
 	}
 }
 
+func TestKernelThatIsTooOldIsNamedWithTheOldestThatWillDo(t *testing.T) {
+	for _, c := range []struct{ release, want string }{
+		{"4.18.0-553.el8_10.x86_64", "the kernel is Linux 4.18.0-553.el8_10.x86_64: 5.2 or newer is needed"},
+		{"5.1.21", "the kernel is Linux 5.1.21: 5.2 or newer is needed"},
+		{"5.2.0-1-amd64", ""},
+		{"5.15.0", ""},
+		{"6.1", ""},
+		{"10.0.0", ""},
+		{"", ""},
+		{"not a version", ""},
+	} {
+		s := fakeSystem(t)
+		s.release = c.release
+		err := s.checkKernel()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
+			t.Errorf("%q: got %v, want %q", c.release, err, c.want)
+		}
+		if c.want != "" {
+			wantMessage(t, s.check(), c.want)
+		}
+	}
+}
+
 func TestMachineThatIsNoXenGuestIsToldAboutTheDemo(t *testing.T) {
 	s := fakeSystem(t)
 	missing := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrNotExist}

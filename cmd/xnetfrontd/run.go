@@ -12,6 +12,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/controlserver"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/privilege"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
@@ -47,9 +48,17 @@ func (c *runCmd) Run(streams) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }() // fails on terminals and pipes, with nothing lost
+	sys := newSystem()
+	if err := sys.checkKernel(); err != nil {
+		return err
+	}
+	privileged, err := privilege.Drop()
+	if err != nil {
+		log.Warn("capabilities stay in effect", zap.Error(err))
+	}
 	sig := catchSignals(log, unix.SIGUSR2, unix.SIGHUP)
 	defer sig.close()
-	d := daemonRun{xen: c.xenFlags, sys: newSystem(), log: log, load: c.load, holder: c.socket(c.embedded())}
+	d := daemonRun{xen: c.xenFlags, sys: sys, log: log, load: c.load, holder: c.socket(c.embedded()), privileged: privileged}
 	return d.serve(sig.ctx, cfg, sig.reload)
 }
 
@@ -60,14 +69,15 @@ type daemonRun struct {
 	log  *zap.Logger
 	load func() (config.Config, error) // reads the configuration again
 
-	holder string // the holder's socket; empty: nothing is handed over
+	holder     string         // the holder's socket; empty: nothing is handed over
+	privileged privilege.Call // as in place
 }
 
 // serve is the daemon: it makes the TAPs, tells systemd, and serves the vifs until ctx
 // ends. With netfront.ErrLeave as the cause of that, the vifs are left as they are.
 func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan struct{}) (err error) {
 	super := newSupervisor(cfg, d.log)
-	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log}
+	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log, privileged: d.privileged}
 	var keeper *hold.Keeper
 	if d.holder != "" {
 		keeper = startKeeper(ctx, d.holder, d.log)

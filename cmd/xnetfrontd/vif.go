@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/privilege"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -34,6 +35,8 @@ type place struct {
 	log *zap.Logger
 
 	holder netfront.Holder // nil: nothing is handed over
+	// privileged calls what needs CAP_NET_ADMIN; nil: it is in effect.
+	privileged privilege.Call
 }
 
 // vif is one interface of the guest and what serves it, in steps: open, run, close.
@@ -82,6 +85,7 @@ func (v *vif) open(ctx context.Context) (err error) {
 	cfg.Logger = v.log // Device adds the vif itself
 	cfg.Locate = v.locate
 	cfg.Holder, cfg.HoldKey = v.holder, holdKey(id.tap)
+	cfg.Privileged = v.privileged
 	device, err := netfront.Open(ctx, v.guest, cfg)
 	if err != nil {
 		return explainOpen(ctx, v.guest, cfg, err)

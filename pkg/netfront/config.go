@@ -42,6 +42,9 @@ type Config struct {
 	// number.
 	HoldKey string
 
+	// Privileged calls what needs CAP_NET_ADMIN, as in [tap.Config]. Nil: it is in effect.
+	Privileged func(func() error) error
+
 	// Locate says which number the vif has now, before each connection and whenever
 	// the guest's vifs change while it is waited for: one that is attached again can
 	// have another. With [ErrNoVif] it is waited for; any other error is tried again,

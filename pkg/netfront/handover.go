@@ -233,7 +233,7 @@ func (d *Device) adoptLink() error {
 		}
 	}
 	if err == nil {
-		d.link, err = tap.Adopt(tap.Config{}, keeper, queues)
+		d.link, err = tap.Adopt(tap.Config{Privileged: d.cfg.Privileged}, keeper, queues)
 	}
 	if err != nil {
 		return errors.Join(err, closeFiles(files))
