@@ -29,6 +29,7 @@ type cli struct {
 	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
 	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
+	Config      configCmd      `cmd:"" help:"Check the configuration, or show it and where it comes from."`
 	AdoptCheck  adoptCheckCmd  `cmd:"" name:"adopt-check" help:"Tell whether a restart with this program loses nothing. Touches nothing."`
 	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts."`
 	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`

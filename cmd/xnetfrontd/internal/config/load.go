@@ -85,23 +85,30 @@ func (l *Loaded) merge(d *document) (problems Problems) {
 	seen := map[Selector]bool{}
 	for _, t := range d.vifs {
 		match, where, ok := t.match(bad)
-		if !ok {
-			continue
-		}
-		if seen[match] {
+		if ok && seen[match] {
 			bad(Problem{where, matchKey(match), match.String(), "each vif once, and this one is in an earlier [[vif]] table"})
+			ok = false
+		}
+		if !ok { // its other keys may be wrong all the same
+			vif := NewVif(SelectDevID(0))
+			t.apply(&vif, vifOrigins{}, bad)
 			continue
 		}
 		seen[match] = true
 		i := l.table(match, t.where)
 		l.vifs[i][matchKey(match)] = where
-		for _, s := range t.settings {
-			if k, ok := find(vifKeys, s.key); ok && apply(k, &l.Vifs[i], s, bad) {
-				l.vifs[i][s.key] = s.where
-			}
-		}
+		t.apply(&l.Vifs[i], l.vifs[i], bad)
 	}
 	return problems
+}
+
+// apply sets what the table says in a vif, and notes where it says so.
+func (t *vifTable) apply(v *Vif, from vifOrigins, bad func(Problem)) {
+	for _, s := range t.settings {
+		if k, ok := find(vifKeys, s.key); ok && apply(k, v, s, bad) {
+			from[s.key] = s.where
+		}
+	}
 }
 
 // apply sets a key in t if its value can be used.

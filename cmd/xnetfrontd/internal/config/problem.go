@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -70,15 +69,6 @@ func (p Problems) orNil() error {
 		return nil
 	}
 	return p
-}
-
-// Each returns the errors that err is made of.
-func Each(err error) []error {
-	var p Problems
-	if errors.As(err, &p) {
-		return p
-	}
-	return []error{err}
 }
 
 func count(n int, noun string) string {

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+)
+
+// configCmd are the commands about the configuration alone: they need neither Xen, nor
+// a daemon, nor more than to read the files.
+type configCmd struct {
+	Check configCheckCmd `cmd:"" help:"Tell everything that is wrong with the configuration, a line each."`
+	Show  configShowCmd  `cmd:"" help:"Show the configuration as run would have it, and where each value comes from."`
+}
+
+type configCheckCmd struct {
+	configFlags
+}
+
+func (c *configCheckCmd) Help() string {
+	return `Exit code 2 if anything is wrong. Whether the guest has the vifs, and what would come
+of them, is said by xnetfrontd check.`
+}
+
+func (c *configCheckCmd) Run(s streams) error {
+	l, err := c.loaded()
+	if err != nil {
+		return reportEach(s, err)
+	}
+	what := c.Config
+	switch {
+	case c.Vif != nil:
+		what = "command line"
+	case what == "":
+		what = config.DefaultPath
+	}
+	tables := "1 vif table"
+	if n := len(l.Vifs); n != 1 {
+		tables = fmt.Sprintf("%d vif tables", n)
+	}
+	read := ""
+	if len(l.Files) > 1 || len(l.Files) == 1 && l.Files[0] != what {
+		read = "; read " + strings.Join(l.Files, ", ")
+	}
+	_, err = fmt.Fprintf(s.out, "%s: ok, %s%s\n", what, tables, read)
+	return err
+}
+
+// reportEach writes every problem of a configuration as a line of its own.
+func reportEach(s streams, err error) error {
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		return err
+	}
+	for _, p := range problems {
+		report(s.err, usageError{p})
+	}
+	return exitCode(exitUsage)
+}
+
+type configShowCmd struct {
+	configFlags
+	JSON bool `name:"json" help:"As JSON: files, keys outside of the vif tables, and vif, a list of tables; each key has value and from."`
+}
+
+func (c *configShowCmd) Help() string {
+	return `Each value is followed by where it comes from: a file and line, the command line, or
+the default. What it prints is a configuration file that says all of it.`
+}
+
+func (c *configShowCmd) Run(s streams) error {
+	l, err := c.loaded()
+	if err != nil {
+		return reportEach(s, err)
+	}
+	if c.JSON {
+		return l.WriteJSON(s.out)
+	}
+	return l.WriteTOML(s.out)
+}
