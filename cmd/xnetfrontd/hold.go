@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
@@ -15,7 +18,7 @@ import (
 
 type holdCmd struct {
 	Socket    string        `default:"${hold_socket}" placeholder:"PATH" help:"Where to listen, unless systemd passes a socket (default: ${default})."`
-	AllowUID  []int         `name:"allow-uid" placeholder:"UID" help:"User who may connect besides root and the holder's own."`
+	AllowUser []string      `name:"allow-user" placeholder:"USER" help:"User who may connect besides root and the holder's own: a name or a number. A name that nobody has is left out, with a line in the log."`
 	LogLevel  string        `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (default: ${default})."`
 	LogFormat string        `default:"auto" placeholder:"FORMAT" help:"auto, console or json (default: ${default}: console on a terminal, else json)."`
 	Linger    time.Duration `hidden:"" help:"End after so long with nothing held and no client."`
@@ -32,11 +35,6 @@ holds until the guest is off: letting go of that crashes the guest's kernel.`
 }
 
 func (c *holdCmd) Run(streams) error {
-	for _, uid := range c.AllowUID {
-		if uid < 0 {
-			return usagef("--allow-uid %d: expected a number of a user", uid)
-		}
-	}
 	if c.Linger < 0 {
 		return usagef("--linger %s: expected 0 or more", c.Linger)
 	}
@@ -51,11 +49,32 @@ func (c *holdCmd) Run(streams) error {
 		return usageError{err}
 	}
 	defer func() { _ = log.Sync() }() // fails on terminals and pipes, with nothing lost
+	uids, unknown := lookupUsers(c.AllowUser)
+	if len(unknown) > 0 {
+		// It must not end for that: nothing else keeps what a daemon will hand over.
+		log.Warn("there are no such users: they cannot connect", zap.Strings("users", unknown))
+	}
 	var ready io.WriteCloser
 	if c.Detached {
 		ready = detachedOutput{os.Stdout}
 	}
-	return hold.Run(hold.RunOptions{Socket: c.Socket, AllowUIDs: c.AllowUID, Linger: c.Linger, Ready: ready, Log: log})
+	return hold.Run(hold.RunOptions{Socket: c.Socket, AllowUIDs: uids, Linger: c.Linger, Ready: ready, Log: log})
+}
+
+// lookupUsers returns the numbers of users, and those that there are not.
+func lookupUsers(names []string) (uids []int, unknown []string) {
+	for _, name := range names {
+		number := name
+		if u, err := user.Lookup(name); err == nil {
+			number = u.Uid
+		}
+		if uid, err := strconv.ParseUint(number, 10, 31); err == nil {
+			uids = append(uids, int(uid))
+		} else {
+			unknown = append(unknown, name)
+		}
+	}
+	return uids, unknown
 }
 
 // detachedOutput is a standard output that is given up by closing it.

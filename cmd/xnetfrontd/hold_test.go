@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,11 +20,20 @@ func TestHoldRefusesWhatItCannotDo(t *testing.T) {
 		line string
 	}{
 		{[]string{"--socket", dir}, exitRuntime, dir + " is there and is no socket: remove it, or choose another --socket"},
-		{[]string{"--allow-uid=-1"}, exitUsage, "--allow-uid -1: expected a number of a user"},
 		{[]string{"--linger=-1s"}, exitUsage, "--linger -1s: expected 0 or more"},
 		{[]string{"--log-level", "loud"}, exitUsage, `log level: unrecognized level: "loud"`},
 	} {
 		wantError(t, runProgram(t, program(append([]string{"hold"}, c.args...)...)), c.code, c.line)
+	}
+}
+
+func TestUsersOfTheHolderAreNamesOrNumbers(t *testing.T) {
+	uids, unknown := lookupUsers([]string{"root", "nobody", "1234", "-1", "nobody-has-this"})
+	if want := []int{0, 65534, 1234}; !slices.Equal(uids, want) {
+		t.Errorf("users %v, want %v", uids, want)
+	}
+	if want := []string{"-1", "nobody-has-this"}; !slices.Equal(unknown, want) {
+		t.Errorf("unknown %q, want %q", unknown, want)
 	}
 }
 

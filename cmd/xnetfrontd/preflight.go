@@ -52,6 +52,16 @@ func (s system) hasUdev() bool {
 	return err == nil
 }
 
+// oldSystemd says that the systemd which has started this process does not know all
+// of the unit's options. The environment tells: $SYSTEMD_EXEC_PID came with version 248,
+// as did the newest of them, and $INVOCATION_ID long before (systemd.exec(5)).
+func oldSystemd(getenv func(string) string) string {
+	if getenv("INVOCATION_ID") == "" || getenv("SYSTEMD_EXEC_PID") != "" {
+		return ""
+	}
+	return "systemd: older than 248, it does not know the whole sandbox of the unit"
+}
+
 // check says what the machine or this process lacks for a TAP.
 func (s system) check() error {
 	if err := s.checkKernel(); err != nil {

@@ -81,6 +81,21 @@ func TestKernelThatIsTooOldIsNamedWithTheOldestThatWillDo(t *testing.T) {
 	}
 }
 
+func TestSystemdThatDoesNotKnowTheUnitIsNamed(t *testing.T) {
+	for _, c := range []struct {
+		env  map[string]string
+		want string
+	}{
+		{nil, ""}, // none has started it
+		{map[string]string{"INVOCATION_ID": "1"}, "systemd: older than 248, it does not know the whole sandbox of the unit"},
+		{map[string]string{"INVOCATION_ID": "1", "SYSTEMD_EXEC_PID": "7"}, ""},
+	} {
+		if got := oldSystemd(func(name string) string { return c.env[name] }); got != c.want {
+			t.Errorf("%v: got %q, want %q", c.env, got, c.want)
+		}
+	}
+}
+
 func TestMachineThatIsNoXenGuestIsToldAboutTheDemo(t *testing.T) {
 	s := fakeSystem(t)
 	missing := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrNotExist}

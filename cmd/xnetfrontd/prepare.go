@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"os/user"
-	"strconv"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -24,6 +22,7 @@ type prepareCmd struct {
 	xenFlags
 	IfConfigured bool   `hidden:"" help:"Exit with 1 if no vif is configured, and with 0 whatever else comes of it: the unit's condition."`
 	Group        string `placeholder:"NAME" help:"Let this group use /dev/xen/xenbus, gntalloc and evtchn. Whoever can open xenbus reads and writes all that this guest can in xenstore."`
+	User         string `placeholder:"NAME" help:"Let this user run the daemon: its group may use the devices as with --group, and what a daemon of another user left in /run is its own."`
 }
 
 func (c *prepareCmd) Help() string {
@@ -68,14 +67,18 @@ func (c *prepareCmd) prepare(s streams) (err error) {
 	defer stop()
 	sys := newSystem()
 	p := preparer{sys: sys, bus: newKernelBus(sys), out: s.out}
+	if err := sys.checkKernel(); err != nil {
+		return err
+	}
+	if old := oldSystemd(os.Getenv); old != "" {
+		p.say("%s", old)
+	}
 	if !c.embedded() {
 		if err := p.modules(ctx); err != nil {
 			return err
 		}
-		if c.Group != "" {
-			if err := p.access(c.Group); err != nil {
-				return err
-			}
+		if err := c.access(&p); err != nil {
+			return err
 		}
 	}
 	guest, err := c.open(sys)
@@ -92,6 +95,17 @@ func (c *prepareCmd) prepare(s streams) (err error) {
 		err = errors.Join(err, p.forestall(ctx, guest.Store, vifs), p.claim(ctx, vifs))
 	}
 	return err
+}
+
+func (c *prepareCmd) access(p *preparer) error {
+	var errs []error
+	if c.Group != "" {
+		errs = append(errs, p.accessGroup(c.Group))
+	}
+	if c.User != "" {
+		errs = append(errs, p.accessUser(c.User, daemonDirs(c.xenFlags)...))
+	}
+	return errors.Join(errs...)
 }
 
 // wantedVif is a vif that is configured: one that the guest has, or one that is
@@ -167,37 +181,6 @@ func (p *preparer) modules(ctx context.Context) error {
 			return fmt.Errorf("%w: %s was loaded, and its device is not there", err, m.name)
 		}
 		p.say("module %s: loaded", m.name)
-	}
-	return nil
-}
-
-// access gives a group read and write access to the devices of Xen.
-func (p *preparer) access(group string) error {
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return usagef("--group %s: no such group: make it with `groupadd --system %s`", group, group)
-	}
-	gid, err := strconv.Atoi(g.Gid)
-	if err != nil {
-		return fmt.Errorf("group %s: its number is %q", group, g.Gid)
-	}
-	for _, name := range []string{"xenbus", "gntalloc", "evtchn"} {
-		path := p.sys.dev + "/xen/" + name
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
-			return &fs.PathError{Op: "stat", Path: path, Err: err}
-		}
-		if int(st.Gid) == gid && st.Mode&0o060 == 0o060 {
-			p.say("device %s: group %s may use it", path, group)
-			continue
-		}
-		if err := os.Chown(path, -1, gid); err != nil {
-			return err
-		}
-		if err := os.Chmod(path, fs.FileMode(st.Mode&0o777|0o060)); err != nil {
-			return err
-		}
-		p.say("device %s: given to group %s", path, group)
 	}
 	return nil
 }

@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
@@ -153,7 +157,7 @@ func TestGroupGetsTheDevicesAndUnknownGroupIsNamed(t *testing.T) {
 		there += "device " + path + ": group root may use it\n"
 	}
 	for _, want := range []string{given, there} {
-		if err := p.access("root"); err != nil {
+		if err := p.accessGroup("root"); err != nil {
 			t.Fatal(err)
 		}
 		wantPrinted(t, out, want)
@@ -161,7 +165,39 @@ func TestGroupGetsTheDevicesAndUnknownGroupIsNamed(t *testing.T) {
 	if info, err := os.Stat(k.sys.dev + "/xen/xenbus"); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	wantMessage(t, p.access("nobody-has-this"), "--group nobody-has-this: no such group: make it with `groupadd --system nobody-has-this`")
+	wantMessage(t, p.accessGroup("nobody-has-this"), "--group nobody-has-this: no such group: make it with `groupadd --system nobody-has-this`")
+}
+
+func TestUserGetsWhatRootsDaemonLeftAndNothingElse(t *testing.T) {
+	needRoot(t)
+	const uid = 65534
+	k := newFakeKernel(t, true)
+	k.must(os.Mkdir(k.sys.dev+"/xen", 0o755))
+	for _, name := range []string{"xenbus", "gntalloc", "evtchn"} {
+		writeFile(t, k.sys.dev+"/xen/"+name, "")
+	}
+	dir := t.TempDir()
+	secret := writeFile(t, filepath.Join(t.TempDir(), "secret"), "")
+	lock := writeFile(t, dir+"/vif-0.lock", "")
+	linked := writeFile(t, dir+"/linked", "")
+	k.must(errors.Join(os.Symlink(secret, dir+"/symbolic"), os.Link(linked, dir+"/hard"), os.Mkdir(dir+"/folder", 0o755)))
+	socket, err := net.Listen("unix", dir+"/control.sock")
+	k.must(err)
+	defer socket.Close()
+	p, out := prepareOn(k)
+	k.must(p.accessUser("nobody", dir, dir+"/missing"))
+	given := "file " + dir + "/control.sock: given to user nobody\nfile " + lock + ": given to user nobody\n"
+	if !strings.HasSuffix(out.String(), given) || strings.Count(out.String(), "file ") != 2 {
+		t.Errorf("printed %q, want %q at its end", out, given)
+	}
+	for path, want := range map[string]uint32{lock: uid, dir + "/control.sock": uid, secret: 0, linked: 0, dir + "/symbolic": 0, dir + "/folder": 0, k.sys.dev + "/xen/xenbus": 0} {
+		var st unix.Stat_t
+		k.must(unix.Lstat(path, &st))
+		if st.Uid != want {
+			t.Errorf("%s belongs to user %d, want %d", path, st.Uid, want)
+		}
+	}
+	wantMessage(t, p.accessUser("nobody-has-this", dir), "--user nobody-has-this: no such user: make it with `useradd --system nobody-has-this`")
 }
 
 func TestLimitIsRaisedForAllVifsTogetherAndOnce(t *testing.T) {

@@ -263,7 +263,7 @@ func TestForeignUsersAreRefused(t *testing.T) {
 		t.Errorf("user 65534 got %q", got)
 	}
 	open := startProcess(t, filepath.Join(dir, "open"), "--allow-uid", "65533", "--allow-uid", "65532")
-	if got := dialAs(t, open.path, 65534); !strings.Contains(got, "user 65534 may not use it (see --allow-uid)") {
+	if got := dialAs(t, open.path, 65534); !strings.Contains(got, "user 65534 may not use it (see --allow-user)") {
 		t.Errorf("user 65534 got %q", got)
 	}
 	if got := dialAs(t, open.path, 65532); got != "" {

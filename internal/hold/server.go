@@ -192,7 +192,7 @@ func (s *Server) admit(conn *net.UnixConn, welcome bool) (pid int32, reason stri
 	case err != nil:
 		return 0, err.Error()
 	case cred.Uid != 0 && int(cred.Uid) != os.Geteuid() && !slices.Contains(s.opts.AllowUIDs, int(cred.Uid)):
-		return 0, fmt.Sprintf("user %d may not use it (see --allow-uid)", cred.Uid)
+		return 0, fmt.Sprintf("user %d may not use it (see --allow-user)", cred.Uid)
 	case !welcome:
 		return 0, fmt.Sprintf("%d clients are connected, and no more than that", MaxClients)
 	}
