@@ -17,38 +17,50 @@ const maxFile = 256 << 10
 // Folder is where the drop-ins of the file at path are.
 func Folder(path string) string { return path + ".d" }
 
-// readAll reads the file at path and its drop-ins, in the order in which they count.
-// Either may not be there; when neither is, the only problem is an error for which
-// errors.Is(err, fs.ErrNotExist) holds, and for others it does not.
-func readAll(path string) (docs []*document, problems Problems) {
-	missing := add(&docs, &problems, path, anyFile)
-	dropIns, err := listDropIns(Folder(path))
-	if err != nil {
-		problems = append(problems, err)
-	}
-	for _, p := range dropIns {
-		if err := add(&docs, &problems, p, regularFile); err != nil {
-			problems = append(problems, fmt.Errorf("read configuration: %s is gone since its folder was read: try again", plain(p)))
-		}
-	}
-	if missing != nil && len(docs) == 0 && len(problems) == 0 {
-		problems = Problems{missing}
-	}
-	return docs, problems
+// reading is what has been read, and what could not be.
+type reading struct {
+	docs     []*document // in the order in which they count
+	problems Problems
 }
 
-// add reads and parses a file. Its error is that there is none; all others are added
-// to the problems.
-func add(docs *[]*document, problems *Problems, path string, kind fileKind) error {
+// readAll reads the file at path and its drop-ins. Either may not be there; when
+// neither is, the only problem is one for which errors.Is(err, fs.ErrNotExist) holds,
+// as it does for no other.
+func readAll(path string) reading {
+	var r reading
+	missing := r.file(path, anyFile)
+	dropIns, err := listDropIns(Folder(path))
+	if err != nil {
+		r.problems = append(r.problems, fmt.Errorf("read configuration: %w", err))
+	}
+	for _, p := range dropIns {
+		r.dropIn(p)
+	}
+	if missing != nil && len(r.docs) == 0 && len(r.problems) == 0 {
+		r.problems = Problems{fmt.Errorf("read configuration: %w", missing)}
+	}
+	return r
+}
+
+// dropIn reads a file that was there a moment ago.
+func (r *reading) dropIn(path string) {
+	if r.file(path, regularFile) != nil {
+		r.problems = append(r.problems, fmt.Errorf("read configuration: %s is gone since its folder was read: try again", plain(path)))
+	}
+}
+
+// file reads and parses a file. The error is that there is none; every other one is
+// added to the problems.
+func (r *reading) file(path string, kind fileKind) error {
 	text, err := readFile(path, kind)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("read configuration: %w", err)
+		return err
 	case err != nil:
-		*problems = append(*problems, fmt.Errorf("read configuration: %w", err))
-		return nil
+		r.problems = append(r.problems, fmt.Errorf("read configuration: %w", err))
+	default:
+		r.docs = append(r.docs, parse(path, text))
 	}
-	*docs = append(*docs, parse(path, text))
 	return nil
 }
 
@@ -57,13 +69,13 @@ func add(docs *[]*document, problems *Problems, path string, kind fileKind) erro
 func listDropIns(folder string) ([]string, error) {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
-		if target, ok := dangling(folder); ok {
-			return nil, fmt.Errorf("read configuration: %s is a link to %s, which is not there", plain(folder), plain(target))
-		}
-		return nil, nil
+		return nil, dangling(folder)
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("%s is no folder: expected one with drop-ins", plain(folder))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", onOneLine(err))
+		return nil, onOneLine(err)
 	}
 	var paths []string
 	for _, e := range entries {
@@ -86,8 +98,8 @@ const (
 func readFile(path string, kind fileKind) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		if target, ok := dangling(path); ok && errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is a link to %s, which is not there", plain(path), plain(target))
+		if errors.Is(err, fs.ErrNotExist) && dangling(path) != nil {
+			err = dangling(path)
 		}
 		return nil, onOneLine(err)
 	}
@@ -111,10 +123,13 @@ func readFile(path string, kind fileKind) ([]byte, error) {
 	return text, nil
 }
 
-// dangling returns where a link leads, if there is a link at path.
-func dangling(path string) (target string, ok bool) {
+// dangling says where the link at path leads, if there is one. There is nothing then.
+func dangling(path string) error {
 	target, err := os.Readlink(path)
-	return target, err == nil
+	if err != nil {
+		return nil
+	}
+	return fmt.Errorf("%s is a link to %s, which is not there", plain(path), plain(target))
 }
 
 // onOneLine is err with a path that a line can show.

@@ -26,9 +26,10 @@ type vifOrigins map[string]Origin
 // The error is [Problems], all that were found; those about a place in a file begin
 // with "path:line: ". If there is no file at all, errors.Is(err, fs.ErrNotExist) holds.
 func Load(path string) (*Loaded, error) {
-	docs, problems := readAll(path)
+	r := readAll(path)
+	problems := r.problems
 	l := newLoaded(Default())
-	for _, d := range docs {
+	for _, d := range r.docs {
 		l.Files = append(l.Files, d.path)
 		problems = append(problems, d.problems...)
 		problems = append(problems, l.merge(d)...)
@@ -210,8 +211,9 @@ func (l *Loaded) checkTAPs(bad func(Problem)) {
 		if strings.Contains(name, number) {
 			continue // as many names as there are vifs
 		}
-		if _, taken := first[name]; taken {
-			bad(Problem{l.vifs[i].of("vif.tap"), "vif.tap", printable(v.TAP), "each TAP name once, and this one is in an earlier [[vif]] table"})
+		if other, taken := first[name]; taken {
+			bad(Problem{l.vifs[i].of("vif.tap"), "vif.tap", printable(v.TAP),
+				"each TAP name once, and this one is that of the [[vif]] table at " + l.vifs[other]["vif"].String()})
 			continue
 		}
 		first[name] = i
