@@ -131,7 +131,7 @@ func (d *Device) adoptPairs(s *session, backend xen.DomID, events []HeldFile) er
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHandover, err)
 	}
-	c := pairConfig{guest: d.guest, backend: backend, features: featuresOf(h.Features), oneWorker: h.Workers == 1}
+	c := pairConfig{guest: d.guest, backend: backend, features: featuresOf(h.Features), oneWorker: h.Workers == 1, clock: &d.clock}
 	if c.workers() != int(h.Workers) {
 		return fmt.Errorf("%w: %d workers for a queue", ErrHandover, h.Workers)
 	}

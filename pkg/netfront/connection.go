@@ -146,7 +146,7 @@ func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session,
 	}
 	c := pairConfig{
 		guest: d.guest, backend: a.domid, features: agreed.Features, maps: b.Maps,
-		oneWorker: runtime.GOMAXPROCS(0) == 1,
+		oneWorker: runtime.GOMAXPROCS(0) == 1, clock: &d.clock,
 	}
 	for i, q := range queues {
 		p, err := newPair(c, i, q, s.file.memory(i))

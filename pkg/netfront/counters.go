@@ -1,6 +1,9 @@
 package netfront
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // counter names one figure of a queue.
 type counter int
@@ -31,7 +34,8 @@ const (
 	cBackendError     // tx: responses with status ERROR
 	cBackendDropped   // tx: responses with status DROPPED
 	cAnnounced        // frames made here to announce addresses
-	numCounters       // not a counter
+	cBatchSizes       // batches of one slot; then those of 2 or more, of 4 ... of 128
+	numCounters       = cBatchSizes + batchSizes
 )
 
 var counterNames = [numCounters]string{
@@ -40,6 +44,7 @@ var counterNames = [numCounters]string{
 	"segmented", "csum_from_validated", "gso_fixup", "parked", "drop_too_big", "drop_malformed",
 	"drop_tap_error", "drop_backend_error", "drop_slots", "backend_error",
 	"backend_dropped", "announced",
+	"batch_1", "batch_2", "batch_4", "batch_8", "batch_16", "batch_32", "batch_64", "batch_128",
 }
 
 // counters are a queue's figures. The owner adds to its own plain copy and
@@ -51,10 +56,14 @@ type counters struct {
 
 func (c *counters) add(k counter, n uint64) { c.own[k] += n }
 
-// pushed notes that requests were published, and lets notify raise the event if the
+// batchSizes is into how many sizes batches are counted, each twice the one before.
+const batchSizes = 8
+
+// pushed notes that n requests were published, and lets notify raise the event if the
 // backend asked for one.
-func (c *counters) pushed(asked bool, notify func() error) error {
+func (c *counters) pushed(n uint32, asked bool, notify func() error) error {
 	c.add(cBatches, 1)
+	c.add(cBatchSizes+counter(min(bits.Len32(n|1), batchSizes)-1), 1)
 	if !asked {
 		c.add(cNotifySuppressed, 1)
 		return nil

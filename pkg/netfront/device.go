@@ -48,6 +48,9 @@ type Device struct {
 
 	replugged bool // the toolstack attached or detached the vif meanwhile; Run's goroutine's
 
+	clock   seconds    // Run's goroutine's
+	dumping sync.Mutex // held while workers are asked for a dump
+
 	mu   sync.Mutex
 	view view // what Status shows; written by Run's goroutine
 }
@@ -88,7 +91,7 @@ func newLink(cfg Config, id identity) (*tap.Device, error) {
 	if name == "" {
 		name = "xnf%d"
 	}
-	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.MTU, TxQueueLen: cfg.TxQueueLen, Privileged: cfg.Privileged})
+	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.MTU, TxQueueLen: cfg.TxQueueLen})
 	if err != nil {
 		return nil, err
 	}

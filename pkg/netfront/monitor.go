@@ -22,6 +22,8 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 	if !attached {
 		look.Stop()
 	}
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
 	rebinds := 0
 	for {
 		select {
@@ -29,6 +31,8 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			return ctx.Err()
 		case err := <-failed:
 			return err
+		case <-second.C:
+			d.clock.Add(1)
 		case <-look.C:
 			if err := dog.look(time.Now()); err != nil {
 				return err

@@ -29,6 +29,7 @@ type pairConfig struct {
 	features  Features
 	maps      int  // in each of the two pools
 	oneWorker bool // one goroutine for both directions, though channels are split
+	clock     *seconds
 }
 
 // workers is how many workers, and so event files, a pair has.
@@ -93,6 +94,7 @@ func (p *pair) make(c pairConfig, q *tap.Queue, mem pairMemory) (err error) {
 	if p.tx, err = newTxQueue(mem.tx, ring[:xen.PageSize], tag, slab, p.reader, c.features, p.txWorker().notifier(p.txPort)); err != nil {
 		return errors.Join(err, closeDMA(nil, slab, tag))
 	}
+	p.tx.ages.clock = c.clock
 	if tag, slab, err = newDMA(c.guest.Grants, c.backend, false, c.maps); err != nil {
 		return fmt.Errorf("rx: %w", err)
 	}
@@ -147,6 +149,7 @@ func (p *pair) adopt(c pairConfig, grants xen.Grants, q *tap.Queue, mem pairMemo
 	if p.tx, err = adoptTxQueue(mem.tx, ring[:xen.PageSize], tag, slab, p.reader, c.features, p.txWorker().notifier(p.txPort)); err != nil {
 		return errors.Join(err, closeDMA(nil, slab, tag))
 	}
+	p.tx.ages.clock = c.clock
 	if tag, slab, err = adoptDMA(grants, c.backend, false, &r.Rx); err != nil {
 		return fmt.Errorf("rx: %w", err)
 	}

@@ -254,9 +254,10 @@ func (q *RxQueue) repostMaps(first, n uint32) error {
 
 // push publishes the requests and notifies the backend if it waits for them.
 func (q *RxQueue) push() error {
+	n := q.ring.Unpublished()
 	asked := q.ring.Push()
 	crashPoint(crashRxPublish)
-	return q.pushed(asked, q.notify)
+	return q.pushed(n, asked, q.notify)
 }
 
 // publish makes the queue's figures visible.

@@ -31,8 +31,9 @@ type Status struct {
 	Ended        map[string]uint64 `json:"ended,omitempty"` // connections that ended, by cause
 	Features     Features          `json:"features"`
 	Missing      map[string]string `json:"missing,omitempty"` // feature: why it is not there
-	Queues       []QueueStatus     `json:"queues"`
-	Grants       int               `json:"grants"` // pages granted by this device
+	Queues       []QueueStatus     `json:"queues"`            // of the connection that stands
+	Totals       []QueueTotals     `json:"totals"`            // of every queue that there has been
+	Grants       int               `json:"grants"`            // pages granted by this device
 	Link         *tap.Stats        `json:"link,omitempty"`
 }
 
@@ -43,11 +44,22 @@ type QueueStatus struct {
 	Rx     DirectionStatus `json:"rx"`
 }
 
+// QueueTotals are a queue pair's counters since the Device was opened, over all its
+// connections: they never go back. Those that are zero are left out.
+type QueueTotals struct {
+	Number int               `json:"number"`
+	Tx     map[string]uint64 `json:"tx"`
+	Rx     map[string]uint64 `json:"rx"`
+}
+
 // DirectionStatus is a TxQueue or an RxQueue.
 type DirectionStatus struct {
 	Counters map[string]uint64 `json:"counters"` // those that are not zero
 	Maps     MapCounts         `json:"maps"`
 	Ring     ring.Header       `json:"ring"` // the shared words, as they are now
+	// OldestInFlight is for how many seconds the backend has had the oldest request
+	// without an answer, to a second. Of tx only: rx buffers wait for frames.
+	OldestInFlight uint32 `json:"oldest_in_flight_seconds,omitempty"`
 }
 
 // MapCounts says in which state a pool's maps are. The first four add up to the
@@ -72,6 +84,7 @@ type view struct {
 	ended        map[string]uint64
 	agreed       agreement
 	pairs        []*pair
+	before       []QueueTotals // by number; of the connections that have ended
 }
 
 // Status returns what the Device is doing. Figures of queues are as of their last
@@ -93,6 +106,7 @@ func (d *Device) Status() Status {
 		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status()})
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
+	s.Totals = addPairs(v.before, v.pairs)
 	if st, err := d.link.Stats(); err == nil {
 		s.Link = &st
 	}
@@ -100,7 +114,7 @@ func (d *Device) Status() Status {
 }
 
 func (q *TxQueue) status() DirectionStatus {
-	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header()}
+	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header(), OldestInFlight: q.ages.oldestFor()}
 }
 
 func (q *RxQueue) status() DirectionStatus {
@@ -146,14 +160,37 @@ func (d *Device) setAddress(a address) {
 	d.update(func(v *view) { v.address = a })
 }
 
+// setPairs notes the pairs of a connection that begins, or with nil that it has ended:
+// then their workers must be stopped.
 func (d *Device) setPairs(pairs []*pair, a agreement) {
 	d.update(func(v *view) {
+		v.before = addPairs(v.before, v.pairs)
 		v.pairs = pairs
 		v.takenOver = false
 		if pairs != nil {
 			v.agreed = a
 		}
 	})
+}
+
+// addPairs returns totals with the counters of pairs in them.
+func addPairs(totals []QueueTotals, pairs []*pair) []QueueTotals {
+	sum := make([]QueueTotals, 0, max(len(totals), len(pairs)))
+	for _, t := range totals {
+		sum = append(sum, QueueTotals{t.Number, maps.Clone(t.Tx), maps.Clone(t.Rx)})
+	}
+	for i, p := range pairs {
+		if i == len(sum) {
+			sum = append(sum, QueueTotals{i, map[string]uint64{}, map[string]uint64{}})
+		}
+		for k, n := range p.tx.snapshot() {
+			sum[i].Tx[k] += n
+		}
+		for k, n := range p.rx.snapshot() {
+			sum[i].Rx[k] += n
+		}
+	}
+	return sum
 }
 
 // mapCounts returns a pool's counts.

@@ -59,6 +59,7 @@ type TxQueue struct {
 	in     frameReader
 	notify func() error
 	maps   gauge
+	ages   ages
 	// offload is what the backend takes over of a frame, maxFrame the size of the
 	// largest one that it takes.
 	offload  tap.TxFeatures
@@ -182,12 +183,13 @@ func (q *TxQueue) waitForMaps() (ready bool, err error) {
 // push publishes what was put, whole frames only, and notifies the backend if it
 // wants to hear of it.
 func (q *TxQueue) push() error {
-	if q.ring.Unpublished() == 0 {
+	n := q.ring.Unpublished()
+	if n == 0 {
 		return nil
 	}
 	asked := q.ring.Push()
 	crashPoint(crashTxPublish)
-	return q.pushed(asked, q.notify)
+	return q.pushed(n, asked, q.notify)
 }
 
 // reap takes the responses that are there. They come in any order, as late as the
@@ -239,6 +241,7 @@ func (q *TxQueue) release(m *busdma.Map) error {
 	if err != nil {
 		return fmt.Errorf("tx map: %w", err)
 	}
+	q.ages.release(m.Index(), q.pool)
 	return nil
 }
 
@@ -264,6 +267,7 @@ func (q *TxQueue) inject(frames [][]byte) error {
 func (q *TxQueue) publish() {
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
+	q.ages.publish()
 	q.requests.Store(q.ring.Produced())
 	q.consumed.Store(q.ring.Consumed())
 	q.waits.Store(q.parked)

@@ -112,6 +112,7 @@ func adoptTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab,
 	if err != nil {
 		return nil, fmt.Errorf("%w: tx %w", ErrHandover, err)
 	}
+	q.adoptAges(whole)
 	crashPoint(crashAdoptQueue)
 	if err := q.settle(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHandover, err)
@@ -119,6 +120,26 @@ func adoptTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab,
 	q.ring.Push()
 	q.publish()
 	return q, nil
+}
+
+// adoptAges begins to watch the maps in flight. Since when they are is not known, and
+// of which request each is only from the table of ids, which goes back one ring.
+func (q *TxQueue) adoptAges(whole uint32) {
+	var index [busdma.MaxMaps]uint32
+	first := whole - q.ring.Size()
+	for i := range index {
+		index[i] = first
+	}
+	for i := first; i != whole; i++ {
+		if id := q.state.ids[i&(q.ring.Size()-1)]; int(id) < len(index) {
+			index[id] = i
+		}
+	}
+	for i := range q.slab.Pages() {
+		if m, ok := q.pool.At(i); ok && m.State() == busdma.InFlight {
+			q.ages.put(i, index[i])
+		}
+	}
 }
 
 // checkHand checks the frames in hand, whose lengths are used without a look

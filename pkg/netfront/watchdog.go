@@ -162,8 +162,8 @@ func patience(ctx context.Context, s xenstore.Operations, backend string, least 
 	return max(least, 4*time.Duration(n)*time.Microsecond)
 }
 
-// Alive asks every worker for a sign of life, and fails if one of them does not give it
-// in time. Any goroutine may call it.
+// Alive asks every worker that runs for a sign of life, and fails if one of them does not
+// give it in time. While a backend takes its time to connect, none runs. Any goroutine may call it.
 func (d *Device) Alive(timeout time.Duration) error {
 	d.mu.Lock()
 	pairs := d.view.pairs
@@ -172,6 +172,9 @@ func (d *Device) Alive(timeout time.Duration) error {
 	defer deadline.Stop()
 	for _, p := range pairs {
 		for i, w := range p.workers {
+			if !w.started.Load() {
+				continue
+			}
 			select {
 			case <-w.pong: // too late for whoever asked before
 			default:

@@ -108,6 +108,7 @@ func TestWorkerThatHangsIsSaidToBeAlive(t *testing.T) {
 		w.check(w.dev.Alive(10 * time.Second))
 	}
 	hung := &pair{workers: []*worker{{poll: w.dev.view.pairs[0].workers[0].poll, done: make(chan struct{}), pong: make(chan struct{}, 1)}}}
+	hung.workers[0].started.Store(true)
 	d := &Device{view: view{pairs: []*pair{hung}}}
 	if err := d.Alive(20 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("%v", err)

@@ -36,10 +36,12 @@ type worker struct {
 
 	control atomic.Uint32
 	frames  atomic.Pointer[[][]byte] // to inject
+	dump    atomic.Pointer[dumpRequest]
 
 	spurious int           // events in a row that found nothing
 	pending  int           // ports[:pending] were delivered and not written back
 	running  bool          // started, and stop did not see it end
+	started  atomic.Bool   // before that nobody answers
 	done     chan struct{} // closed when run has returned
 	pong     chan struct{} // gets the answer to controlPing
 }
@@ -49,6 +51,7 @@ const (
 	controlStop = 1 << iota
 	controlPing // say that it is alive
 	controlKick // notify the backend and look at everything, whatever the events say
+	controlDump // fill in what dump asks for
 )
 
 // newWorker makes a worker without a queue, which has file from then on, even after an
@@ -108,6 +111,7 @@ func (w *worker) watchTAP(fd int) error {
 // start runs the worker; failed gets its error, if that is not nil, after the last
 // use of its queues.
 func (w *worker) start(failed func(error)) {
+	w.started.Store(true)
 	go func() {
 		err := w.guarded()
 		close(w.done)
@@ -153,6 +157,9 @@ func (w *worker) run() error {
 		worked, m, err := w.service(ready)
 		more = m
 		w.publish()
+		if c&controlDump != 0 {
+			w.answerDump()
+		}
 		if err != nil {
 			return err // and the ports stay masked: a broken backend cannot storm
 		}
