@@ -91,7 +91,7 @@ func newLink(cfg Config, id identity) (*tap.Device, error) {
 	if name == "" {
 		name = "xnf%d"
 	}
-	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.MTU, TxQueueLen: cfg.TxQueueLen})
+	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.MTU, TxQueueLen: cfg.TxQueueLen, Privileged: cfg.Privileged})
 	if err != nil {
 		return nil, err
 	}
