@@ -34,6 +34,7 @@ type Status struct {
 	Queues       []QueueStatus     `json:"queues"`            // of the connection that stands
 	Totals       []QueueTotals     `json:"totals"`            // of every queue that there has been
 	Grants       int               `json:"grants"`            // pages granted by this device
+	GrantLimit   int               `json:"grant_limit"`       // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
 }
 
@@ -90,6 +91,10 @@ type view struct {
 // Status returns what the Device is doing. Figures of queues are as of their last
 // batch, and belong to the connection that stands.
 func (d *Device) Status() Status {
+	limit, err := d.guest.Grants.Limit() // asks the kernel: not while Run waits for d.mu
+	if err != nil {
+		limit = 0
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
@@ -97,7 +102,8 @@ func (d *Device) Status() Status {
 		DevID: d.cfg.DevID, TAP: d.link.Name(), IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(),
-		Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		GrantLimit: limit,
+		Connects:   v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
