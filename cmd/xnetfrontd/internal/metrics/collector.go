@@ -1,0 +1,121 @@
+// Package metrics shows the daemon's figures to Prometheus: a [Collector] that makes
+// them of the daemon's status, and a [Server] for the sockets from which they are
+// scraped. What each figure means is in docs/metrics.md.
+package metrics
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+)
+
+// Source is where the figures come from. Its functions are called by several goroutines
+// at a time, and never by one that carries frames.
+type Source struct {
+	Status func() control.Status
+
+	// HandoverReady tells whether a restart would lose nothing. Nil: it would.
+	HandoverReady func() bool
+}
+
+// Collector is a [prometheus.Collector]. Each scrape asks the source once and keeps
+// nothing: a vif that is gone has no series any more.
+type Collector struct {
+	source Source
+	names  *families
+}
+
+// NewCollector makes a Collector.
+func NewCollector(s Source) *Collector { return &Collector{s, newFamilies()} }
+
+// NewRegistry has everything that the daemon exposes: the Collector's figures, and what
+// client_golang tells of the Go runtime and the process.
+func NewRegistry(s Source) (*prometheus.Registry, error) {
+	r := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		NewCollector(s),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.names.all {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	e := emitter{ch, c.names}
+	s := c.source.Status()
+	e.value(e.build, 1, s.Program, runtime.Version())
+	e.value(e.handoverReady, flag(c.source.HandoverReady != nil && c.source.HandoverReady()))
+	if n := grantLimit(&s); n > 0 {
+		e.value(e.grantLimit, float64(n))
+	}
+	// While a reload replaces a vif's table, the vif can be there twice: as it stops, and
+	// as it is waited for. Two series of one name would spoil the whole scrape.
+	seen := map[string]bool{}
+	for i := range s.Vifs {
+		v := &s.Vifs[i]
+		if name := v.Name(); !seen[name] {
+			seen[name] = true
+			e.vif(label(name), v)
+		}
+	}
+}
+
+// grantLimit is the guest's, as its vifs know it; 0 if none does.
+func grantLimit(s *control.Status) (limit int) {
+	for _, v := range s.Vifs {
+		if v.Device != nil {
+			limit = max(limit, v.Device.GrantLimit)
+		}
+	}
+	return limit
+}
+
+// emitter sends one scrape's figures.
+type emitter struct {
+	ch chan<- prometheus.Metric
+	*families
+}
+
+func (e emitter) value(f family, v float64, labels ...string) {
+	m, err := prometheus.NewConstMetric(f.desc, f.kind, v, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(f.desc, err)
+	}
+	e.ch <- m
+}
+
+// count is value for whole numbers.
+func (e emitter) count(f family, n uint64, labels ...string) { e.value(f, float64(n), labels...) }
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// maxLabel is the longest label value in bytes.
+const maxLabel = 256
+
+// label makes a label's value of what may come from xenstore or the user: the format
+// takes UTF-8 only, and no limit of its own.
+func label(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), maxLabel)], "?")
+}

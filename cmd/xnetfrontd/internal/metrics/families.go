@@ -1,0 +1,105 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// family is one metric: all its series have the same name, meaning and labels.
+type family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType // not for the histogram
+}
+
+// families are what the collector knows. The help texts are the first documentation
+// of each; docs/metrics.md has the same table for readers.
+type families struct {
+	all []*prometheus.Desc
+
+	build, handoverReady, grantLimit family
+
+	vifInfo, vifPresent, vifServed, vifUp         family
+	vifState, vifStateSince, vifTakenOver         family
+	vifConnects, vifDisconnects                   family
+	vifFeature, vifQueues, vifMTU, vifGrants      family
+	tapPackets, tapBytes, tapErrors, tapDrops     family
+	packets, bytes, slots, batches                family
+	notifications, events, eventsSpurious         family
+	superFrames, bounced, csumSoftware, segmented family
+	csumGuessed, gsoFixup, parked, announced      family
+	drops, backendResponses                       family
+	maps, ringSlots, oldestInFlight               family
+}
+
+// Label names, in the order in which the values are given.
+func vifLabels(more ...string) []string { return append([]string{"vif"}, more...) }
+func queueLabels(more ...string) []string {
+	return append([]string{"vif", "queue", "direction"}, more...)
+}
+
+func newFamilies() *families {
+	f := &families{}
+	add := func(kind prometheus.ValueType, name, help string, labels []string) family {
+		d := prometheus.NewDesc("xnetfrontd_"+name, help, labels, nil)
+		f.all = append(f.all, d)
+		return family{d, kind}
+	}
+	gauge := func(name, help string, labels ...string) family {
+		return add(prometheus.GaugeValue, name, help, labels)
+	}
+	counter := func(name, help string, labels ...string) family {
+		return add(prometheus.CounterValue, name, help, labels)
+	}
+	f.build = gauge("build_info", "Always 1; the labels say which program this is.", "version", "goversion")
+	f.defineVif(gauge, counter)
+	f.defineQueue(gauge, counter)
+	// A histogram's kind is its own.
+	f.batches = gauge("queue_batch_slots", "Slots published at once. The sum is that of queue_slots_total: for rx without the first filling of a ring.", queueLabels()...)
+	return f
+}
+
+// define makes a family and notes it in all.
+type define func(name, help string, labels ...string) family
+
+func (f *families) defineVif(gauge, counter define) {
+	f.handoverReady = gauge("handover_ready", "1 while the holder has everything that the next daemon needs to go on without an outage.")
+	f.grantLimit = gauge("grant_limit_pages", "Pages that the guest may grant, all programs together (limit of xen_gntalloc).")
+	f.vifInfo = gauge("vif_info", "Always 1; the labels say what the vif is now.", vifLabels("tap", "mac", "backend", "backend_domid")...)
+	f.vifPresent = gauge("vif_present", "1 while the guest has the vif, 0 while it is waited for.", vifLabels()...)
+	f.vifServed = gauge("vif_served", "1 while the vif has its TAP and nothing keeps the daemon from serving it.", vifLabels()...)
+	f.vifUp = gauge("vif_up", "1 while frontend and backend are both Connected, so that frames pass.", vifLabels()...)
+	f.vifState = gauge("vif_state", "1 for the state that the side is in, 0 for each other state of xenbus.", vifLabels("side", "state")...)
+	f.vifStateSince = gauge("vif_state_since_timestamp_seconds", "When the frontend came into its state, in seconds since the epoch.", vifLabels()...)
+	f.vifTakenOver = gauge("vif_taken_over", "1 while the connection is one that an earlier daemon began and handed over.", vifLabels()...)
+	f.vifConnects = counter("vif_connects_total", "Connections to a backend since the TAP was opened, rebinds of the backend among them.", vifLabels()...)
+	f.vifDisconnects = counter("vif_disconnects_total", "Connections, and attempts at one, that ended, by cause.", vifLabels("cause")...)
+	f.vifFeature = gauge("vif_feature", "1 for a feature that the last negotiation agreed on, else 0.", vifLabels("feature")...)
+	f.vifQueues = gauge("vif_queues", "Queue pairs of the connection; 0 without one.", vifLabels()...)
+	f.vifMTU = gauge("vif_mtu_bytes", "MTU of the TAP.", vifLabels()...)
+	f.vifGrants = gauge("vif_grants_used_pages", "Pages that are granted to the backend, rings among them.", vifLabels()...)
+	f.tapPackets = counter("tap_packets_total", "Frames that the kernel counted on the TAP; tx leaves the guest.", vifLabels("direction")...)
+	f.tapBytes = counter("tap_bytes_total", "Bytes of these frames.", vifLabels("direction")...)
+	f.tapErrors = counter("tap_errors_total", "Frames that the kernel counted as errors on the TAP.", vifLabels("direction")...)
+	f.tapDrops = counter("tap_drops_total", "Frames that the kernel dropped on the TAP; tx: its queue was full, or no queue was attached.", vifLabels("direction")...)
+}
+
+func (f *families) defineQueue(gauge, counter define) {
+	f.packets = counter("queue_packets_total", "Ethernet frames carried.", queueLabels()...)
+	f.bytes = counter("queue_bytes_total", "Bytes of the Ethernet frames carried.", queueLabels()...)
+	f.slots = counter("queue_slots_total", "Ring slots used for frames, extras among them.", queueLabels()...)
+	f.notifications = counter("queue_notifications_total", "Publications of requests: events raised at the backend (sent), and those it did not ask for (suppressed).", queueLabels("result")...)
+	f.events = counter("queue_events_total", "Events received from the backend; all are with rx when both directions share a channel.", queueLabels()...)
+	f.eventsSpurious = counter("queue_events_spurious_total", "Events that found nothing to do.", queueLabels()...)
+	f.superFrames = counter("queue_super_frames_total", "Frames carried as one with segmentation offload.", queueLabels()...)
+	f.bounced = counter("queue_bounced_total", "Frames copied into granted pages; the others were read in place.", queueLabels()...)
+	f.csumSoftware = counter("queue_checksums_software_total", "Checksums that the daemon finished, since they could not be offloaded.", queueLabels()...)
+	f.segmented = counter("queue_segmented_total", "Super-frames that the daemon cut, since they could not be offloaded.", queueLabels()...)
+	f.csumGuessed = counter("queue_checksums_from_validated_total", "Frames said to be valid that were handed in with a pseudo-header sum (rx).", queueLabels()...)
+	f.gsoFixup = counter("queue_gso_fixups_total", "Super-frames that came without csum_blank, and were mended (rx).", queueLabels()...)
+	f.parked = counter("queue_parked_total", "Times that the queue had to wait for free maps or slots (tx).", queueLabels()...)
+	f.announced = counter("queue_announcements_total", "Frames made by the daemon to announce the guest's addresses (tx).", queueLabels()...)
+	f.drops = counter("queue_drops_total", "Frames that the daemon dropped, by cause.", queueLabels("cause")...)
+	f.backendResponses = counter("queue_backend_responses_total", "Responses in which the backend said that it did not carry the frame, by status (tx).", queueLabels("status")...)
+	f.maps = gauge("queue_maps", "DMA maps (one granted page each) by state.", queueLabels("state")...)
+	f.ringSlots = gauge("queue_ring_slots_in_use", "Requests on the ring without a response: frames with the backend (tx), buffers posted to it (rx).", queueLabels()...)
+	f.oldestInFlight = gauge("queue_oldest_in_flight_seconds", "Age of the oldest request that the backend has not answered, to the second (tx).", queueLabels()...)
+}

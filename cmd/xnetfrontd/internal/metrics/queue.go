@@ -1,0 +1,121 @@
+package metrics
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
+)
+
+// ringSize is how many slots a ring of this protocol has.
+const ringSize = 256
+
+// queueNow sends what a queue of the connection that stands is like.
+func (e emitter) queueNow(vif, number string, q netfront.QueueStatus) {
+	for direction, d := range map[string]*netfront.DirectionStatus{"tx": &q.Tx, "rx": &q.Rx} {
+		for state, n := range map[string]uint32{
+			"free": d.Maps.Free, "loaded": d.Maps.Loaded, "in_flight": d.Maps.InFlight, "quarantined": d.Maps.Quarantined,
+		} {
+			e.value(e.maps, float64(n), vif, number, direction, state)
+		}
+		e.value(e.ringSlots, float64(slotsInUse(d.Ring)), vif, number, direction)
+	}
+	e.value(e.oldestInFlight, float64(q.Tx.OldestInFlight), vif, number, "tx")
+}
+
+// slotsInUse is how many requests have no response. The backend can write anything into
+// both words: more than a ring has is its doing.
+func slotsInUse(h ring.Header) uint32 { return min(h.ReqProd-h.RspProd, ringSize) }
+
+// counted is a figure of a queue's that is one series.
+type counted struct {
+	key    string // in netfront's counters
+	f      family
+	labels []string // after vif, queue and direction
+}
+
+// both are the figures of either direction.
+func (e emitter) both() []counted {
+	return []counted{
+		{key: "packets", f: e.packets},
+		{key: "bytes", f: e.bytes},
+		{key: "slots", f: e.slots},
+		{key: "notify_sent", f: e.notifications, labels: []string{"sent"}},
+		{key: "notify_suppressed", f: e.notifications, labels: []string{"suppressed"}},
+		{key: "events", f: e.events},
+		{key: "events_spurious", f: e.eventsSpurious},
+		{key: "super_frames", f: e.superFrames},
+		{key: "bounced", f: e.bounced},
+		{key: "csum_software", f: e.csumSoftware},
+		{key: "segmented", f: e.segmented},
+	}
+}
+
+// only are the figures of one direction.
+func (e emitter) only(direction string) []counted {
+	if direction == "tx" {
+		return []counted{
+			{key: "parked", f: e.parked},
+			{key: "announced", f: e.announced},
+			{key: "backend_error", f: e.backendResponses, labels: []string{"error"}},
+			{key: "backend_dropped", f: e.backendResponses, labels: []string{"dropped"}},
+		}
+	}
+	return []counted{
+		{key: "csum_from_validated", f: e.csumGuessed},
+		{key: "gso_fixup", f: e.gsoFixup},
+	}
+}
+
+// dropPrefix is how the names of counters of dropped frames begin.
+const dropPrefix = "drop_"
+
+// dropCauses are why frames are dropped in a direction. As with causes, others follow
+// when they happen.
+func dropCauses(direction string) []string {
+	if direction == "tx" {
+		return []string{"malformed", "too_big"}
+	}
+	return []string{"backend_error", "malformed", "slots", "tap_error", "too_big"}
+}
+
+// totals sends a direction's counters.
+func (e emitter) totals(vif, number, direction string, c map[string]uint64) {
+	of := func(more ...string) []string { return append([]string{vif, number, direction}, more...) }
+	for _, k := range append(e.both(), e.only(direction)...) {
+		e.count(k.f, c[k.key], of(k.labels...)...)
+	}
+	dropped := map[string]uint64{}
+	for key, n := range c {
+		if cause, ok := strings.CutPrefix(key, dropPrefix); ok {
+			dropped[cause] = n
+		}
+	}
+	e.byKey(e.drops, dropped, dropCauses(direction), of()...)
+	e.batchSizes(c, of())
+}
+
+// Batches are counted by size: from the first up to what is below the second, and so on.
+const (
+	firstBatch = 1
+	lastBatch  = 128
+)
+
+// batchSizes sends the histogram of how many slots were published at once.
+func (e emitter) batchSizes(c map[string]uint64, labels []string) {
+	count, buckets := uint64(0), map[float64]uint64{}
+	for size := firstBatch; size <= lastBatch; size *= 2 {
+		count += c["batch_"+strconv.Itoa(size)]
+		if size < lastBatch {
+			buckets[float64(2*size-1)] = count
+		}
+	}
+	m, err := prometheus.NewConstHistogram(e.batches.desc, count, float64(c["slots"]), buckets, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(e.batches.desc, err)
+	}
+	e.ch <- m
+}

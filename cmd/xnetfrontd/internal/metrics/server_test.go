@@ -1,0 +1,392 @@
+package metrics
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+)
+
+const patience = 20 * time.Second
+
+// start serves the figures of status at a unix socket, and whatever else o says.
+func start(t *testing.T, o Options, s Source) (socket string, logged *observer.ObservedLogs) {
+	t.Helper()
+	core, logged := observer.New(zapcore.InfoLevel)
+	o.Log = zap.New(core)
+	if o.Socket == "" {
+		o.Socket = filepath.Join(t.TempDir(), "m.sock")
+	}
+	r, err := NewRegistry(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := Start(o, r, "1.0")
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return o.Socket, logged
+}
+
+// client speaks HTTP to a unix socket, on a new connection each time.
+func client(socket string) *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+}
+
+func do(t *testing.T, c *http.Client, method, url string) (status int, header http.Header, body string) {
+	t.Helper()
+	q, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	b, err := io.ReadAll(a.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.StatusCode, a.Header, string(b)
+}
+
+// scrape fails unless what comes can be read as Prometheus reads it.
+func scrape(t *testing.T, c *http.Client, host string) {
+	t.Helper()
+	code, _, body := do(t, c, http.MethodGet, "http://"+host+"/metrics")
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if code != http.StatusOK || err != nil {
+		t.Fatalf("status %d, %v", code, err)
+	}
+	for _, name := range []string{"xnetfrontd_vif_up", "go_goroutines", "process_start_time_seconds"} {
+		if families[name] == nil {
+			t.Errorf("no %s", name)
+		}
+	}
+}
+
+func TestOnlyTheMetricsAndOneLineCanBeHad(t *testing.T) {
+	socket, _ := start(t, Options{}, source(status()))
+	c := client(socket)
+	scrape(t, c, "x")
+	for _, g := range []struct {
+		method, path string
+		code         int
+		body         string
+	}{
+		{"GET", "/", 200, "xnetfrontd 1.0: figures for Prometheus are at /metrics\n"},
+		{"HEAD", "/metrics", 200, ""},
+		{"HEAD", "/", 200, ""},
+		{"POST", "/metrics", 405, "only GET and HEAD\n"},
+		{"DELETE", "/", 405, "only GET and HEAD\n"},
+		{"GET", "/metrics/", 404, "404 page not found\n"},
+		{"GET", "/debug/pprof/", 404, "404 page not found\n"},
+	} {
+		if code, _, body := do(t, c, g.method, "http://x"+g.path); code != g.code || body != g.body {
+			t.Errorf("%s %s: %d %q, want %d %q", g.method, g.path, code, body, g.code, g.body)
+		}
+	}
+}
+
+func TestGarbageAndLongHeadersAreRefused(t *testing.T) {
+	socket, _ := start(t, Options{}, source(status()))
+	for _, send := range []string{
+		"\x00\xff\x16\x03\x01\r\n\r\n",
+		"{\"version\":1,\"op\":\"status\"}\n\n",
+		"GET /metrics HTTP/9.9\r\n\r\n",
+		"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
+	} {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		go io.WriteString(conn, send) // fails when the answer comes before its end
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if ok := strings.HasPrefix(line, "HTTP/1.1 4") || strings.HasPrefix(line, "HTTP/1.1 505"); !ok && !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("%.30q: %q, %v", send, line, err)
+		}
+		conn.Close()
+	}
+	scrape(t, client(socket), "x")
+}
+
+func TestSilentClientsDoNotKeepAScrapeOut(t *testing.T) {
+	t.Parallel()
+	socket, _ := start(t, Options{}, source(status()))
+	for range maxClients + 3 {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /metr"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scrape(t, client(socket), "x") // when they have been cut off
+}
+
+func TestClientThatReadsNothingBlocksNobody(t *testing.T) {
+	t.Parallel()
+	socket, _ := start(t, Options{}, source(status()))
+	for range maxClients - 1 {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := client(socket)
+	for deadline := time.Now().Add(patience); ; {
+		code, _, _ := do(t, c, http.MethodGet, "http://x/metrics")
+		if code == http.StatusOK {
+			return
+		}
+		if code != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			t.Fatalf("status %d", code)
+		}
+	}
+}
+
+func TestScrapeOfADaemonThatDoesNotAnswerEndsAndIsBounded(t *testing.T) {
+	t.Parallel()
+	s := source(status())
+	stuck, inner := make(chan struct{}), s.Status
+	calls := make(chan struct{}, 100)
+	s.Status = func() control.Status {
+		calls <- struct{}{}
+		<-stuck
+		return inner()
+	}
+	socket, _ := start(t, Options{}, s)
+	codes := make(chan int)
+	for range maxScrapes + 3 {
+		go func() {
+			a, err := client(socket).Get("http://x/metrics")
+			if err != nil {
+				codes <- 0
+				return
+			}
+			a.Body.Close()
+			codes <- a.StatusCode
+		}()
+	}
+	for range maxScrapes + 3 {
+		if code := <-codes; code != http.StatusServiceUnavailable {
+			t.Errorf("status %d, want 503", code)
+		}
+	}
+	if n := len(calls); n > maxScrapes {
+		t.Errorf("the status was asked for %d times at once, want %d", n, maxScrapes)
+	}
+	close(stuck)
+	c := client(socket)
+	for code := 0; code != http.StatusOK; {
+		code, _, _ = do(t, c, http.MethodGet, "http://x/metrics")
+	}
+}
+
+func TestSocketIsForTheGroupAndGoesWithTheServer(t *testing.T) {
+	r := prometheus.NewRegistry()
+	path := filepath.Join(t.TempDir(), "m.sock")
+	server := Start(Options{Socket: path, Log: zap.NewNop()}, r, "1.0")
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o660 {
+		t.Errorf("%v, %v, want mode 0660", fi, err)
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket after Close: %v", err)
+	}
+}
+
+// freePort is a TCP port of 127.0.0.1 that nobody has.
+func freePort(t *testing.T) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func TestNextServerListensAtOnceWhereTheLastOneDid(t *testing.T) {
+	path, address := filepath.Join(t.TempDir(), "m.sock"), freePort(t)
+	for range 3 {
+		t.Run("", func(t *testing.T) {
+			_, logged := start(t, Options{Socket: path, Listen: address}, source(status()))
+			scrape(t, client(path), "x")
+			for deadline := time.Now().Add(patience); ; {
+				if conn, err := net.Dial("tcp", address); err == nil {
+					conn.Close()
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("nobody listens")
+				}
+			}
+			scrape(t, &http.Client{Timeout: patience}, address)
+			for _, l := range logged.FilterLevelExact(zapcore.ErrorLevel).All() {
+				t.Errorf("%s: %v", l.Message, l.ContextMap())
+			}
+		})
+	}
+}
+
+func TestAddressThatIsInUseIsSaidOnceAndServedWhenItIsFree(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := taken.Addr().String()
+	socket, logged := start(t, Options{Listen: address}, source(status()))
+	scrape(t, client(socket), "x") // meanwhile
+	await(t, "an error", func() bool { return logged.FilterLevelExact(zapcore.ErrorLevel).Len() > 0 })
+	want := fmt.Sprintf("metrics.listen %s: listen tcp %s: bind: address already in use", address, address)
+	if got := logged.FilterLevelExact(zapcore.ErrorLevel).All()[0].ContextMap()["error"]; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	taken.Close()
+	await(t, "served", func() bool { return logged.FilterMessage("metrics are served").Len() == 2 })
+	scrape(t, &http.Client{Timeout: patience}, address)
+	if n := logged.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 1 {
+		t.Errorf("%d errors logged, want one", n)
+	}
+}
+
+func TestSocketOfALiveDaemonIsLeftAlone(t *testing.T) {
+	socket, _ := start(t, Options{}, source(status()))
+	_, logged := start(t, Options{Socket: socket}, source(status()))
+	want := fmt.Sprintf("metrics.socket %s: pid %d listens on it already; stop that one, or choose another path with metrics.socket", socket, os.Getpid())
+	await(t, "logged", func() bool { return logged.Len() > 0 })
+	if all := logged.All(); len(all) != 1 || all[0].ContextMap()["error"] != want {
+		t.Errorf("logged %v, want %s", all, want)
+	}
+	scrape(t, client(socket), "x")
+}
+
+// await waits for something that comes from another goroutine and tells nobody.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not %s after %v", what, patience)
+		}
+	}
+}
+
+// bePassed makes the test binary a process that systemd has started.
+const bePassed = "XNETFRONTD_TEST_PASSED"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(bePassed) != "" {
+		os.Exit(servePassed())
+	}
+	os.Exit(m.Run())
+}
+
+// servePassed serves on what was passed until its input ends. It shows what a child of
+// its would see of it.
+func servePassed() int {
+	// Its number is not known to who made the environment: the shell of the unit knows.
+	os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
+	passed := Passed(zap.NewNop())
+	env, err := exec.Command("/bin/sh", "-c", "env | grep ^LISTEN_; ls -l /proc/self/fd | grep socket:; true").Output()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Printf("%d passed; the child has %q\n", len(passed), env)
+	server := Start(Options{Passed: passed, Log: zap.NewNop()}, prometheus.NewRegistry(), "1.0")
+	io.Copy(io.Discard, os.Stdin)
+	if err := server.Close(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+func TestSocketsThatSystemdPassesAreServedAndNotHandedOn(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	local, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	var files []*os.File
+	for _, l := range []interface{ File() (*os.File, error) }{tcp.(*net.TCPListener), local, local} {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	for range 2 { // systemd keeps them over restarts
+		var out bytes.Buffer
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), bePassed+"=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=metrics:metrics:other")
+		cmd.ExtraFiles = files
+		cmd.Stdout = &out
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*http.Client{{Timeout: patience}, client(local.Addr().String())} {
+			if code, _, body := do(t, c, "GET", "http://"+tcp.Addr().String()+"/"); code != 200 || !strings.HasPrefix(body, "xnetfrontd 1.0") {
+				t.Errorf("%d %q", code, body)
+			}
+		}
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %s", err, &out)
+		}
+		if want := "2 passed; the child has \"\"\n"; out.String() != want {
+			t.Errorf("got %q, want %q", &out, want)
+		}
+	}
+}

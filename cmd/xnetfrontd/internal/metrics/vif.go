@@ -1,0 +1,97 @@
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+)
+
+// causes are what can end a connection. They are shown from the start with 0, since a
+// series that begins with 1 is no increase. One that is not here is shown when it
+// happens.
+func causes() []string {
+	return []string{"backend-closed", "detached", "error", "grants", "no-progress", "panic", "restored", "stalled", "violation"}
+}
+
+// states are those of xenbus.
+func states() (all []string) {
+	for s := netif.StateUnknown; s <= netif.StateReconfigured; s++ {
+		all = append(all, s.String())
+	}
+	return all
+}
+
+// vif sends what there is to say of a vif by that name.
+func (e emitter) vif(name string, v *control.Vif) {
+	e.value(e.vifPresent, flag(v.Waiting == ""), name)
+	e.value(e.vifServed, flag(v.Device != nil && v.Problem == "" && v.Waiting == ""), name)
+	d := v.Device
+	connected := netif.StateConnected.String()
+	e.value(e.vifUp, flag(d != nil && d.State == connected && d.BackendState == connected), name)
+	if d == nil {
+		e.value(e.vifInfo, 1, name, label(v.TAP), label(v.MAC), "", "")
+		return
+	}
+	e.value(e.vifInfo, 1, name, label(d.TAP), label(d.MAC), label(d.Backend), strconv.Itoa(int(d.BackendDomID)))
+	e.device(name, d)
+	for _, q := range d.Queues {
+		e.queueNow(name, strconv.Itoa(q.Number), q)
+	}
+	for _, t := range d.Totals {
+		number := strconv.Itoa(t.Number)
+		e.totals(name, number, "tx", t.Tx)
+		e.totals(name, number, "rx", t.Rx)
+	}
+}
+
+// device sends the figures of a vif that has a TAP, without its queues.
+func (e emitter) device(name string, d *netfront.Status) {
+	for _, s := range states() {
+		e.value(e.vifState, flag(d.State == s), name, "frontend", s)
+		e.value(e.vifState, flag(d.BackendState == s), name, "backend", s)
+	}
+	e.value(e.vifStateSince, float64(d.Since.UnixMilli())/1000, name)
+	e.value(e.vifTakenOver, flag(d.TakenOver), name)
+	e.count(e.vifConnects, d.Connects, name)
+	e.byKey(e.vifDisconnects, d.Ended, causes(), name)
+	f := d.Features
+	for feature, on := range map[string]bool{
+		"sg": f.SG, "csum": f.Csum, "csum_ipv6": f.CsumIPv6,
+		"gso_tcpv4": f.GSOv4, "gso_tcpv6": f.GSOv6, "split_channels": f.SplitChannels,
+	} {
+		e.value(e.vifFeature, flag(on), name, feature)
+	}
+	e.value(e.vifQueues, float64(len(d.Queues)), name)
+	e.value(e.vifMTU, float64(d.MTU), name)
+	e.value(e.vifGrants, float64(d.Grants), name)
+	if l := d.Link; l != nil {
+		for _, s := range []struct {
+			f      family
+			tx, rx uint64
+		}{
+			{e.tapPackets, l.TxPackets, l.RxPackets},
+			{e.tapBytes, l.TxBytes, l.RxBytes},
+			{e.tapErrors, l.TxErrors, l.RxErrors},
+			{e.tapDrops, l.TxDropped, l.RxDropped},
+		} {
+			e.count(s.f, s.tx, name, "tx")
+			e.count(s.f, s.rx, name, "rx")
+		}
+	}
+}
+
+// byKey sends one series for each key: those that are known, and what else there is.
+func (e emitter) byKey(f family, values map[string]uint64, known []string, labels ...string) {
+	series := make(map[string]uint64, len(known))
+	for _, k := range known {
+		series[k] = 0
+	}
+	for k, v := range values {
+		series[k] = v
+	}
+	for k, v := range series {
+		e.count(f, v, append(append([]string(nil), labels...), label(k))...)
+	}
+}
