@@ -11,7 +11,7 @@ readonly TOOLS=(
 # What is installed, by dpkg, on top of the essential packages of the Debian image.
 readonly DEBIAN=(
   systemd systemd-sysv udev dbus kmod procps
-  iproute2 net-tools iputils-ping iperf3 ethtool tcpdump strace
+  iproute2 net-tools iputils-ping iperf3 ethtool tcpdump strace curl
 )
 
 # host_tools: installs what this script itself needs, and says so.
