@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -69,7 +68,7 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 	}
 	crashPoint(crashAdopted)
 	if err := l.close(); err != nil {
-		d.log.Warn("closing what was taken over", zap.Error(err))
+		d.log.Warn("what was taken over was not closed cleanly", problem(err))
 	}
 	return s, attached, nil
 }

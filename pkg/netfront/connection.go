@@ -73,7 +73,7 @@ func (d *Device) awaitVif(ctx context.Context) error {
 		return fmt.Errorf("watch for vif: %w", err)
 	}
 	defer w.Close()
-	d.log.Info("waiting for the vif to be attached")
+	d.log.Info("waiting for the vif to be attached", event(EventWaiting))
 	for {
 		if _, err := d.find(ctx); !errors.Is(err, ErrNoVif) {
 			return err
@@ -107,7 +107,7 @@ func (d *Device) makeSession(agreed *agreement, a address) (*session, error) {
 				agreed.missing["full_rings"] = fmt.Sprintf("%d pages needed, %d can be granted", b.Needed, limit)
 				d.log.Warn("reduced to fit the limit of granted pages; raise /sys/module/xen_gntalloc/parameters/limit",
 					zap.Int("limit", limit), zap.Int("needed", b.Needed),
-					zap.Int("queues", b.Queues), zap.Int("buffers", b.Maps))
+					zap.Int("queues", b.Queues), zap.Int("buffers", b.Maps), event(EventReduced))
 			}
 			agreed.queues = b.Queues
 			return s, nil
@@ -220,7 +220,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 		return err
 	}
 	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(s.pairs)),
-		zap.Any("features", agreed.Features))
+		zap.Strings("features", agreed.names()), zap.String("missing", agreed.reasons()), event(EventConnected))
 	return d.monitor(ctx, b, s.pairs, failed, true, true)
 }
 
@@ -247,7 +247,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	if leaving(ctx) && s.held {
 		d.setPairs(nil, agreement{})
 		err := s.detach()
-		d.log.Info("left to the next process")
+		d.log.Info("left to the next process", event(EventLeft))
 		return err
 	}
 	err := d.link.SetCarrier(false)
@@ -276,6 +276,6 @@ func (d *Device) leave(b *bus) {
 		err = b.clear(ctx)
 	}
 	if err != nil && !errors.Is(err, errMoved) {
-		d.log.Warn("leaving the vif", zap.Error(err))
+		d.log.Warn("the vif was not left as the toolstack made it", problem(err), event(EventNotLeft))
 	}
 }

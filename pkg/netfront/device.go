@@ -153,12 +153,13 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
 		d.setState(netif.StateClosed, err)
-		fields := []zap.Field{zap.String("cause", cause(err)), zap.Error(err), zap.Duration("retry_in", wait)}
+		kind, level := ending(cause(err))
+		fields := []zap.Field{zap.String("cause", cause(err)), problem(err), zap.Duration("retry_in", wait), event(kind)}
 		if p := (*panicError)(nil); errors.As(err, &p) {
 			fields = append(fields, zap.String("stack", p.stack))
 		}
 		d.setEnded(cause(err))
-		d.log.Warn("disconnected", fields...)
+		d.log.Log(level, "disconnected", fields...)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):

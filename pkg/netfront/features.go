@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +27,23 @@ type Features struct {
 // AllFeatures is everything that this package can do.
 func AllFeatures() Features {
 	return Features{SG: true, Csum: true, CsumIPv6: true, GSOv4: true, GSOv6: true, SplitChannels: true}
+}
+
+// names lists those that there are.
+func (f Features) names() []string {
+	var names []string
+	for _, x := range []struct {
+		there bool
+		name  string
+	}{
+		{f.SG, "sg"}, {f.Csum, "csum"}, {f.CsumIPv6, "csum_ipv6"},
+		{f.GSOv4, "gso_tcpv4"}, {f.GSOv6, "gso_tcpv6"}, {f.SplitChannels, "split_channels"},
+	} {
+		if x.there {
+			names = append(names, x.name)
+		}
+	}
+	return names
 }
 
 // offer is what the backend says of itself.
@@ -86,6 +105,15 @@ type agreement struct {
 	Features
 	queues  int
 	missing map[string]string // feature to the reason why it is not there
+}
+
+// reasons says what is missing, and why.
+func (a agreement) reasons() string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(a.missing)) {
+		list = append(list, name+": "+a.missing[name])
+	}
+	return strings.Join(list, "; ")
 }
 
 // negotiate decides what both sides can do. Wanted is what the configuration

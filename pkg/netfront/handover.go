@@ -88,7 +88,7 @@ func (d *Device) hold(a address, agreed agreement, s *session) {
 		err = d.handOver(s)
 	}
 	if err != nil {
-		d.log.Warn("a restart will need a new connection: nobody keeps this one", zap.Error(err))
+		d.log.Warn("a restart will need a new connection: nobody keeps this one", problem(err), event(EventNotHeld))
 		return
 	}
 	s.held = true
@@ -141,7 +141,7 @@ func (d *Device) forget(key string) {
 		return
 	}
 	if err := d.cfg.Holder.Drop(d.key(key)); err != nil {
-		d.log.Warn("the holder was not told", zap.String("key", d.key(key)), zap.Error(err))
+		d.log.Warn("the holder was not told", zap.String("key", d.key(key)), problem(err), event(EventNotHeld))
 	}
 }
 
@@ -173,8 +173,8 @@ func (d *Device) poison(s *session) {
 			return
 		}
 	}
-	d.log.Warn("the guest was restored, and nobody keeps its old event channels: they stay open here, " +
-		"and the end of this process will be an error in the guest's kernel")
+	d.log.Error("the guest was restored, and nobody keeps its old event channels: they stay open here, "+
+		"and the end of this process will be an error in the guest's kernel", event(EventNotParked))
 	for _, p := range s.pairs {
 		for _, w := range p.workers {
 			d.immortals = append(d.immortals, w.events)
@@ -190,9 +190,9 @@ func (immortal) Close() error { return nil }
 
 // park has the holder keep the event files for ever.
 func (d *Device) park() {
-	d.log.Info("the guest was restored: its old event channels are parked for ever")
+	d.log.Info("the guest was restored: its old event channels are parked for ever", event(EventParked))
 	if err := d.cfg.Holder.Park(d.key(keyEvents)); err != nil {
-		d.log.Warn("the holder was not told", zap.String("key", d.key(keyEvents)), zap.Error(err))
+		d.log.Warn("the holder was not told", zap.String("key", d.key(keyEvents)), problem(err), event(EventNotHeld))
 	}
 }
 
@@ -203,7 +203,7 @@ func (d *Device) openLink() error {
 			d.left = d.findLegacy()
 			return nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			d.log.Warn("a new TAP: the one of the last process cannot be had", zap.Error(err))
+			d.log.Warn("a new TAP: the one of the last process cannot be had", problem(err), event(EventNotTakenOver))
 		}
 		d.discard(d.findLegacy()) // rings without their TAP
 		d.forget(keyTAP)
@@ -252,7 +252,7 @@ func (d *Device) holdLink() {
 		files = append(files, HeldFile{Name: "queue-" + strconv.Itoa(i), FD: fd})
 	}
 	if err := d.cfg.Holder.Put(d.key(keyTAP), d.link.Name(), files); err != nil {
-		d.log.Warn("a restart will need a new TAP: nobody keeps this one", zap.Error(err))
+		d.log.Warn("a restart will need a new TAP: nobody keeps this one", problem(err), event(EventNotHeld))
 	}
 }
 
@@ -305,7 +305,7 @@ func findLegacy(h Holder, key string) (*legacy, error) {
 func (d *Device) findLegacy() *legacy {
 	l, err := findLegacy(d.cfg.Holder, d.cfg.HoldKey)
 	if err != nil {
-		d.log.Warn("what the last process left cannot be had", zap.Error(err))
+		d.log.Warn("what the last process left cannot be had", problem(err), event(EventNotTakenOver))
 	}
 	return l
 }
@@ -334,7 +334,7 @@ func (l *legacy) end(s xen.Store, h Holder, key string) error {
 // discard ends a session of another process that cannot be gone on with.
 func (d *Device) discard(l *legacy) {
 	if err := l.end(d.guest.Store, d.cfg.Holder, d.cfg.HoldKey); err != nil {
-		d.log.Warn("ending what the last process left", zap.Error(err))
+		d.log.Warn("what the last process left was not ended cleanly", problem(err), event(EventNotTakenOver))
 	}
 }
 
@@ -369,7 +369,7 @@ func (d *Device) takeOver(ctx context.Context) (done bool, err error) {
 	if leaving(ctx) {
 		return true, l.close()
 	}
-	d.log.Warn("a new connection: what the last process left cannot be gone on with", zap.Error(err))
+	d.log.Warn("a new connection: what the last process left cannot be gone on with", problem(err), event(EventNotTakenOver))
 	d.discard(l)
 	return false, nil
 }
@@ -406,7 +406,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 		return err
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
-		zap.Int("queues", len(s.pairs)), zap.Any("features", features))
+		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.names()), event(EventTakenOver))
 	return d.monitor(ctx, b, s.pairs, failed, attached, false)
 }
 

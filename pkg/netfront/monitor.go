@@ -84,7 +84,7 @@ func (d *Device) follow(st netif.State, attached bool, pairs []*pair) (bool, err
 		return attached, fmt.Errorf("%w: its directory is gone", errBackendClosed)
 	case netif.StateInitialising, netif.StateInitWait:
 		if attached {
-			d.log.Info("the backend is being bound anew")
+			d.log.Warn("the backend is being bound anew", event(EventUnbound))
 			return false, d.link.SetCarrier(false)
 		}
 	case netif.StateConnected:
@@ -94,6 +94,7 @@ func (d *Device) follow(st netif.State, attached bool, pairs []*pair) (bool, err
 					w.tell(controlKick)
 				}
 			}
+			d.log.Info("the backend is back", event(EventBack))
 			return true, d.connected(pairs)
 		}
 	}

@@ -91,7 +91,7 @@ func (d *Device) find(ctx context.Context) (address, error) {
 		}
 	}
 	if devid != d.cfg.DevID {
-		d.log.Info("the vif has another number now", zap.Int("number", devid))
+		d.log.Info("the vif has another number now", zap.Int("number", devid), event(EventRenumbered))
 		d.update(func(*view) { d.cfg.DevID = devid }) // Status reads it
 	}
 	return findVif(ctx, d.guest.Store, devid)

@@ -140,7 +140,7 @@ func (w *watchdog) moves(q *queueWatch, name string, r *ringWatch, now time.Time
 	r.kicked, r.since = true, now
 	w.log.Warn("nothing moves on a ring: both sides are kicked once", zap.Int("queue", q.p.number),
 		zap.String("ring", name), zap.Duration("for", w.patience), zap.Any("shared", h), zap.Uint32("consumed", consumed),
-		zap.Any("tx", q.p.tx.status()), zap.Any("rx", q.p.rx.status()))
+		zap.Any("tx", q.p.tx.status()), zap.Any("rx", q.p.rx.status()), event(EventStalled))
 	for _, worker := range q.p.workers {
 		worker.tell(controlKick)
 	}

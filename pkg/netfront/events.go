@@ -1,0 +1,136 @@
+package netfront
+
+import (
+	"strings"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Events of a log line's field message_id: what the journal has as MESSAGE_ID, and what
+// docs/log.md and the journal's catalog (deploy/catalog) explain. They are random 128-bit
+// numbers (systemd-id128 new), and never change.
+const (
+	// EventConnected: The backend and the daemon are connected, and frames pass. Fields:
+	// BACKEND, XNF_QUEUES, XNF_FEATURES, XNF_MISSING.
+	EventConnected = "f36efdb79871426593557db478347d51"
+
+	// EventTakenOver: After a restart, an upgrade or a crash this process goes on with the
+	// connection of the one before. Fields: BACKEND, XNF_QUEUES, XNF_FEATURES.
+	EventTakenOver = "18e878bd227d4f2fb444a591503d66ad"
+
+	// EventLeft: A restart or an upgrade: rings, event channels and TAP wait for the next
+	// process.
+	EventLeft = "12f23e6ed7ed4a2dbe695dce253550d5"
+
+	// EventNotTakenOver: What the process before had left cannot be gone on with, and is
+	// made anew. What was in flight is lost; with a new TAP, addresses and sockets too.
+	// Fields: XNF_ERROR.
+	EventNotTakenOver = "5958e60a9d10401db5f6df0ab8f90c4b"
+
+	// EventNotHeld: The holder does not have what the next process needs to go on. Fields:
+	// XNF_ERROR, XNF_KEY.
+	EventNotHeld = "7b64d36592a5459897bc895f9c15c287"
+
+	// EventWaiting: The toolstack has detached the vif. The TAP stays, without carrier.
+	EventWaiting = "d5051745998841b6bfaf3da56cc74487"
+
+	// EventRenumbered: The vif was attached again under another number. VIF= of later
+	// lines of this connection is still the old one, TAP= is the same. Fields: XNF_NUMBER.
+	EventRenumbered = "608e2ff420ef4443a3385b5c752a7ba2"
+
+	// EventUnbound: The backend's driver has let the vif go and will take it again. The
+	// TAP has no carrier meanwhile.
+	EventUnbound = "539b954adf97472c873f40a1fcd10d53"
+
+	// EventBack: The backend goes on with the same rings.
+	EventBack = "75364428a94845dc915dbea4c8dece97"
+
+	// EventStalled: A queue has work to do, and for so long nobody has done any of it.
+	// Both sides are woken. If that does not help, the connection is made anew
+	// (EventStuck). Fields: QUEUE, XNF_RING, XNF_FOR, XNF_SHARED, XNF_TX, XNF_RX.
+	EventStalled = "1df67f6e69cb46e9a3e6722ac5320305"
+
+	// EventReduced: The guest may not grant as many pages as were needed: fewer queues, or
+	// rings that are not full. It works, more slowly. Fields: XNF_LIMIT, XNF_NEEDED,
+	// XNF_QUEUES, XNF_BUFFERS.
+	EventReduced = "751d5fc2156f4af7b0622d4a15cdce1e"
+
+	// EventParked: After a restore or a migration the holder keeps the event channels of
+	// before: to close them would crash the guest's kernel.
+	EventParked = "0b9716b94a4d4e27ac0bb076d9842d14"
+
+	// EventNotParked: As EventParked, but there is no holder: this process keeps them, and
+	// when it ends, the guest's kernel reports a bug or crashes.
+	EventNotParked = "d8607b3091d14291adef2fe0385a0bc7"
+
+	// EventDisconnected: The connection ended, or did not come about, for the reason in
+	// XNF_ERROR. The next attempt follows. Fields: CAUSE=error, XNF_ERROR, XNF_RETRY_IN.
+	EventDisconnected = "89a61ed1e4e54abb878f652a1d2f4854"
+
+	// EventBackendClosed: The backend has closed the vif: its domain restarts or has
+	// crashed, or its driver was removed. Fields: CAUSE=backend-closed, XNF_ERROR,
+	// XNF_RETRY_IN.
+	EventBackendClosed = "63eb87d8ed8d4049a2b0e6218bb8dfc3"
+
+	// EventDetached: The toolstack has taken the vif away, or given it another backend.
+	// The TAP stays, without carrier. Fields: CAUSE=detached, XNF_ERROR, XNF_RETRY_IN.
+	EventDetached = "9fa2121a43bc4788870bbbe9728a4e71"
+
+	// EventViolation: The backend has broken the protocol: XNF_ERROR says what it did.
+	// Nothing it did got through. The connection is made anew, at growing intervals.
+	// Fields: CAUSE=violation, XNF_ERROR, XNF_RETRY_IN.
+	EventViolation = "8fd6b7044bcd4f9183437adad5d68420"
+
+	// EventStuck: The backend says it is connected, and does not serve a ring. The
+	// connection is made anew. Fields: CAUSE=stalled or CAUSE=no-progress, XNF_ERROR,
+	// XNF_RETRY_IN.
+	EventStuck = "725512e05c234b9d97b07326eefcfcbf"
+
+	// EventRestored: The guest was restored from a save, or has migrated: the connection
+	// of before is gone with its backend. Fields: CAUSE=restored, XNF_ERROR, XNF_RETRY_IN.
+	EventRestored = "a8cfd3d0cdeb4bd6befa9dd47e1acfe6"
+
+	// EventGrants: The guest may not grant pages enough for even one queue. Fields:
+	// CAUSE=grants, XNF_ERROR, XNF_RETRY_IN.
+	EventGrants = "44b245e4eb874eaf91f8affc8229f0e8"
+
+	// EventPanic: A fault of this program was caught. It costs this vif its connection,
+	// and no other vif anything. Fields: CAUSE=panic, XNF_ERROR, XNF_STACK, XNF_RETRY_IN.
+	EventPanic = "d21c6dfea2d34564883e2f341adcf2fb"
+
+	// EventNotLeft: At the end of a connection the vif could not be closed as it should
+	// be. Fields: XNF_ERROR.
+	EventNotLeft = "8903dc2002124aec932e2541da9b1db9"
+)
+
+// event is the field that says what kind of event a log line is of.
+func event(id string) zap.Field { return zap.String("message_id", id) }
+
+// problem is an error as a field: one line, also for what errors.Join has made of
+// several.
+func problem(err error) zap.Field {
+	return zap.String("error", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// ending is how the end of a connection is logged: what an administrator must see to is
+// an error, what heals by itself a warning.
+func ending(cause string) (event string, level zapcore.Level) {
+	switch cause {
+	case "panic":
+		return EventPanic, zapcore.ErrorLevel
+	case "violation":
+		return EventViolation, zapcore.ErrorLevel
+	case "grants":
+		return EventGrants, zapcore.ErrorLevel
+	case "restored":
+		return EventRestored, zapcore.InfoLevel
+	case "detached":
+		return EventDetached, zapcore.WarnLevel
+	case "backend-closed":
+		return EventBackendClosed, zapcore.WarnLevel
+	case "stalled", "no-progress":
+		return EventStuck, zapcore.WarnLevel
+	}
+	return EventDisconnected, zapcore.WarnLevel
+}
