@@ -51,8 +51,10 @@ type Device struct {
 	clock   seconds    // Run's goroutine's
 	dumping sync.Mutex // held while workers are asked for a dump
 
-	mu   sync.Mutex
-	view view // what Status shows; written by Run's goroutine
+	mu      sync.Mutex
+	view    view     // what Status shows; written by Run's goroutine
+	capture *capture // nil: none goes on
+	closed  bool     // no capture may begin
 }
 
 // Open finds the vif in xenstore and creates its TAP, with the vif's address and
@@ -110,6 +112,11 @@ func (d *Device) Name() string { return d.link.Name() }
 // Close removes the TAP, unless Run left it to the next process. Run must have
 // returned, or not been called.
 func (d *Device) Close() error {
+	if d.leftLink {
+		d.closeCapture("the vif is left to the next process")
+	} else {
+		d.closeCapture("the vif is not served any more")
+	}
 	err := d.left.close()
 	// What was never looked at is for a process that gets further.
 	leave := d.leftLink || d.left != nil

@@ -37,7 +37,9 @@ func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) 
 			if i == waiting {
 				return f, start, nil
 			}
-			e, perr := netif.ParseExtra(q.ring.Response(i))
+			raw := q.ring.Response(i)
+			q.rec.extra(q.ring.Consumed()+i, raw)
+			e, perr := netif.ParseExtra(raw)
 			i++
 			if perr != nil {
 				f.drop = cDropMalformed
@@ -66,6 +68,7 @@ func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) 
 
 // part adds the data of the i-th waiting response to the frame.
 func (q *RxQueue) part(f *rxFrame, i uint32, r netif.RxResponse) {
+	q.rec.answer(q.ring.Consumed()+i, &r)
 	m, ok := q.pool.At(int(q.state.posted[(q.ring.Consumed()+i)&(q.ring.Size()-1)]))
 	switch {
 	case !ok:

@@ -52,6 +52,7 @@ type rxPart struct {
 // what it is given.
 type RxQueue struct {
 	counters
+	recording
 	state  *rxState
 	ring   *ring.Front[netif.RxSlot]
 	tag    *busdma.Tag
@@ -145,6 +146,7 @@ func (q *RxQueue) post(m *busdma.Map) error {
 // service hands on the frames that are there, until there are no more or it has
 // done its share. More says that it would go on at once.
 func (q *RxQueue) service() (more bool, err error) {
+	q.look()
 	for range rxRounds {
 		waiting, err := q.ring.Responses()
 		if err != nil {
@@ -166,6 +168,7 @@ func (q *RxQueue) service() (more bool, err error) {
 // batch hands a batch of frames out of the waiting responses to the TAP, and posts
 // their maps again.
 func (q *RxQueue) batch(waiting uint32) error {
+	q.rec.clock()
 	q.iovecs, q.frames, q.lengths = q.iovecs[:0], q.frames[:0], q.lengths[:0]
 	var taken uint32
 	total := 0
@@ -177,14 +180,16 @@ func (q *RxQueue) batch(waiting uint32) error {
 		}
 		if next == taken { // the frame's end is not there yet
 			q.partial = waiting - taken
+			q.rec.forget()
 			break
 		}
 		taken = next
-		if f.drop != 0 {
-			q.add(f.drop, 1)
-			continue
+		drop := f.drop
+		if drop == 0 {
+			drop = q.frame(f)
 		}
-		if drop := q.frame(f); drop != 0 {
+		q.record(f, drop)
+		if drop != 0 {
 			q.add(drop, 1)
 			continue
 		}
@@ -216,6 +221,7 @@ func (q *RxQueue) write() error {
 	for i, n := range q.lengths {
 		if q.results[i] < 0 {
 			q.add(cDropTapError, 1)
+			q.rec.lose(i, cDropTapError)
 			continue
 		}
 		q.add(cPackets, 1)
@@ -257,11 +263,13 @@ func (q *RxQueue) push() error {
 	n := q.ring.Unpublished()
 	asked := q.ring.Push()
 	crashPoint(crashRxPublish)
+	q.rec.publish()
 	return q.pushed(n, asked, q.notify)
 }
 
 // publish makes the queue's figures visible.
 func (q *RxQueue) publish() {
+	q.rec.publish()
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
 	q.consumed.Store(q.ring.Consumed())

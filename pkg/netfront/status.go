@@ -171,7 +171,9 @@ func (d *Device) setAddress(a address) {
 func (d *Device) setPairs(pairs []*pair, a agreement) {
 	d.update(func(v *view) {
 		v.before = addPairs(v.before, v.pairs)
+		d.capture.leave(v.pairs)
 		v.pairs = pairs
+		d.capture.join(v, v.reason)
 		v.takenOver = false
 		if pairs != nil {
 			v.agreed = a

@@ -32,7 +32,7 @@ type prepared struct {
 func (q *TxQueue) prepare(buf []byte) (f prepared, ok bool) {
 	v, err := tap.ParseVirtioHeader(buf)
 	if err != nil || len(buf) < tap.VirtioHeaderSize+netif.MinFirst {
-		q.add(cDropMalformed, 1)
+		q.lose(buf[min(tap.VirtioHeaderSize, len(buf)):], cDropMalformed)
 		return f, false
 	}
 	f.frame = buf[tap.VirtioHeaderSize:]
@@ -43,7 +43,7 @@ func (q *TxQueue) prepare(buf []byte) (f prepared, ok bool) {
 	}
 	p, err := tap.CheckTx(v, f.headers, len(f.frame), q.offload)
 	if err != nil {
-		q.add(cDropMalformed, 1)
+		q.lose(f.frame, cDropMalformed)
 		return f, false
 	}
 	if p.Action == tap.TxSegment {
@@ -51,12 +51,12 @@ func (q *TxQueue) prepare(buf []byte) (f prepared, ok bool) {
 		return f, true
 	}
 	if len(f.frame) > q.maxFrame {
-		q.add(cDropTooBig, 1)
+		q.lose(f.frame, cDropTooBig)
 		return f, false
 	}
 	if p.Action == tap.TxFinish {
 		if err := tap.FinishChecksum(f.frame[:p.End], p.Start, p.Offset); err != nil {
-			q.add(cDropMalformed, 1)
+			q.lose(f.frame, cDropMalformed)
 			return f, false
 		}
 		q.add(cCsumSoftware, 1)
@@ -116,7 +116,7 @@ func (q *TxQueue) sendSegments(f prepared) (done bool, err error) {
 			return nil
 		}
 		if len(seg) > q.maxFrame {
-			q.add(cDropTooBig, 1)
+			q.lose(seg, cDropTooBig)
 		} else if !q.room(pages(len(seg))) {
 			return errNoRoom
 		} else if err := q.copyOut(seg, txPlan{flags: netif.TxDataValidated}); err != nil {
@@ -131,7 +131,7 @@ func (q *TxQueue) sendSegments(f prepared) (done bool, err error) {
 	case errors.Is(err, errNoRoom):
 		return false, nil
 	case errors.Is(err, tap.ErrNotTCP), errors.Is(err, tap.ErrSegmentBuffer):
-		q.add(cDropMalformed, 1)
+		q.lose(f.frame, cDropMalformed)
 		return true, nil
 	case err != nil:
 		return false, err
@@ -172,7 +172,7 @@ func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) error {
 		}
 	}
 	q.commit(q.hand)
-	q.count(len(f.frame), len(q.segs), f.plan)
+	q.count(f.frame, len(q.segs), f.plan)
 	return nil
 }
 
@@ -196,7 +196,7 @@ func (q *TxQueue) copyOut(frame []byte, plan txPlan) error {
 		}
 	}
 	q.add(cBounced, 1)
-	q.count(len(frame), n, plan)
+	q.count(frame, n, plan)
 	return nil
 }
 
@@ -215,6 +215,7 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 		}
 	}
 	slot := r.Slot()
+	q.rec.request(q.ring.Produced(), &r)
 	q.put(&slot, r.ID)
 	// After the put: a map in flight is always one that a put slot names.
 	if err := q.tag.Publish(m); err != nil {
@@ -224,16 +225,18 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 	crashPoint(crashTxPutMap)
 	if i == 0 && plan.gsoType != netif.GSONone {
 		extra := netif.NewGSO(plan.gsoSize, plan.gsoType).TxSlot()
+		q.rec.extra(q.ring.Produced(), [8]byte(extra[:8]))
 		q.put(&extra, noMap)
 		q.extras++
 	}
 	return nil
 }
 
-// count notes a frame of n data slots.
-func (q *TxQueue) count(frameLen, n int, plan txPlan) {
+// count notes a frame of n data slots, which were put.
+func (q *TxQueue) count(frame []byte, n int, plan txPlan) {
+	q.record(frame, 0)
 	q.add(cPackets, 1)
-	q.add(cBytes, uint64(frameLen))
+	q.add(cBytes, uint64(len(frame)))
 	if plan.gsoType != netif.GSONone {
 		q.add(cSuperFrames, 1)
 		n++

@@ -50,6 +50,7 @@ type frameReader interface {
 // copy, or a few maps for a moment.
 type TxQueue struct {
 	counters
+	recording
 	mem    txMemory
 	state  *txState // mem's
 	ring   *ring.Front[netif.TxSlot]
@@ -123,6 +124,8 @@ func txQueueOn(mem txMemory, tag *busdma.Tag, slab *busdma.Slab, in frameReader,
 // empty, the maps are used up or it has done its share. More says that it would go
 // on at once.
 func (q *TxQueue) service() (more bool, err error) {
+	q.look()
+	q.rec.clock()
 	if err := q.reap(); err != nil {
 		return false, err
 	}
@@ -189,6 +192,7 @@ func (q *TxQueue) push() error {
 	}
 	asked := q.ring.Push()
 	crashPoint(crashTxPublish)
+	q.rec.publish()
 	return q.pushed(n, asked, q.notify)
 }
 
@@ -219,6 +223,7 @@ func (q *TxQueue) reap() error {
 			return err
 		}
 		crashPoint(crashTxRelease)
+		q.rec.response(r.ID, r.Status)
 		switch r.Status {
 		case netif.StatusOkay:
 		case netif.StatusDropped:
@@ -249,6 +254,8 @@ func (q *TxQueue) release(m *busdma.Map) error {
 // header. They are not worth waiting for: those for which there is no room are left
 // out.
 func (q *TxQueue) inject(frames [][]byte) error {
+	q.look()
+	q.rec.clock()
 	for _, f := range frames {
 		if !q.room(1) {
 			q.wanted = 0
@@ -265,6 +272,7 @@ func (q *TxQueue) inject(frames [][]byte) error {
 
 // publish makes the queue's figures visible.
 func (q *TxQueue) publish() {
+	q.rec.publish()
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
 	q.ages.publish()

@@ -27,6 +27,7 @@ func (q *TxQueue) readBatch() error {
 		return fmt.Errorf("read from the TAP: %w", err)
 	}
 	crashPoint(crashTxRead)
+	q.rec.clock()
 	q.tapReady = n == limit
 	for i, l := range q.lens[:n] {
 		q.state.lens[i] = uint32(l)
@@ -77,6 +78,7 @@ func (q *TxQueue) readInPlace() error {
 		}
 		return nil
 	}
+	q.rec.clock()
 	return q.sendInPlace(run, q.one[0][:q.lens[0]])
 }
 
