@@ -27,6 +27,10 @@ type cli struct {
 	Run         runCmd         `cmd:"" help:"Serve vifs until SIGTERM or SIGINT."`
 	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
 	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
+	Top         topCmd         `cmd:"" help:"Show live what a running daemon carries."`
+	Dump        dumpCmd        `cmd:"" help:"Show the rings of a vif: indices, events, what is in flight."`
+	Kick        kickCmd        `cmd:"" help:"Wake a vif's backend and the daemon, in case that an event was lost."`
+	Reload      reloadCmd      `cmd:"" help:"Have a running daemon read its configuration again."`
 	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
 	Config      configCmd      `cmd:"" help:"Check the configuration, or show it and where it comes from."`
@@ -92,7 +96,7 @@ func newParser(s streams) (*kong.Kong, error) {
 	)
 }
 
-// report writes err as one line and returns the exit code for it.
+// report writes err as one line, to the journal if w is its stream, and returns the exit code for it.
 func report(w io.Writer, err error) int {
 	if err == nil {
 		return 0
@@ -101,12 +105,15 @@ func report(w io.Writer, err error) int {
 	if errors.As(err, &code) {
 		return int(code)
 	}
-	fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))
+	status := exitRuntime
 	var usage usageError
 	if errors.As(err, &usage) {
-		return exitUsage
+		status = exitUsage
 	}
-	return exitRuntime
+	if !noteFailure(w, err, status) {
+		fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))
+	}
+	return status
 }
 
 // oneLine is err's text with the lines of joined errors behind each other.

@@ -1,24 +1,43 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
-// reporter is the daemon as the control socket shows it.
+// dumpTimeout is how long a worker may take to say what its rings are like.
+const dumpTimeout = 2 * time.Second
+
+// reporter is the daemon as the control socket shows it. It implements
+// controlserver.Handler.
 type reporter struct {
 	super   *supervisor
 	started time.Time
+	rereads chan chan<- error // gets who wants the configuration to be read again
+	dumping chan struct{}     // has room for the one dump that is made at a time
 }
 
-func newReporter(s *supervisor) reporter { return reporter{s, time.Now()} }
+func newReporter(s *supervisor) reporter {
+	return reporter{super: s, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1)}
+}
 
-// Status implements controlserver.Handler.
+// Status returns what the daemon does.
 func (r reporter) Status() control.Status {
+	s, _ := r.snapshot()
+	return s
+}
+
+// snapshot returns the status and the services, which are the first vifs in it.
+func (r reporter) snapshot() (control.Status, []*service) {
 	s := control.Status{PID: os.Getpid(), Program: version, Started: r.started, Vifs: []control.Vif{}}
 	services, waiting := r.super.snapshot()
 	for _, v := range services {
@@ -47,7 +66,88 @@ func (r reporter) Status() control.Status {
 		}
 		s.Vifs = append(s.Vifs, c)
 	}
-	return s
+	return s, services
+}
+
+// find returns what carries the frames of the vif that name names.
+func (r reporter) find(name string) (frontend, error) {
+	s, services := r.snapshot()
+	i, err := s.Index(name)
+	if err != nil {
+		return nil, err
+	}
+	v := &s.Vifs[i]
+	if i < len(services) {
+		if f := services[i].frontend(); f != nil {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("vif %s has no rings: %s", v.Name(), cmp.Or(v.Problem, v.Waiting, "it is about to be served"))
+}
+
+// explain adds to an error of a frontend what the vif is like.
+func explain(f frontend, err error) error {
+	if !errors.Is(err, netfront.ErrNotConnected) {
+		return err
+	}
+	s := f.Status()
+	if s.Reason != "" {
+		return fmt.Errorf("vif %d has no rings: it is %s, the backend %s: %s", s.DevID, s.State, s.BackendState, s.Reason)
+	}
+	return fmt.Errorf("vif %d has no rings: it is %s, the backend %s", s.DevID, s.State, s.BackendState)
+}
+
+// Dump returns what the rings of a vif are like.
+func (r reporter) Dump(ctx context.Context, vif string) (*netfront.Dump, error) {
+	f, err := r.find(vif)
+	if err != nil {
+		return nil, err
+	}
+	// A worker that is stuck makes a dump take all its time. To let others wait here,
+	// where ctx ends it, keeps them from adding theirs to that.
+	select {
+	case r.dumping <- struct{}{}:
+	case <-ctx.Done():
+		return nil, errors.New("other dumps take too long: try again")
+	}
+	defer func() { <-r.dumping }()
+	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
+	defer cancel()
+	dump, err := f.Dump(ctx)
+	return dump, explain(f, err)
+}
+
+// Kick notifies the backend of a vif and has its workers look at everything.
+func (r reporter) Kick(vif string) error {
+	f, err := r.find(vif)
+	if err != nil {
+		return err
+	}
+	return explain(f, f.Kick())
+}
+
+// Capture writes what crosses the rings of a vif.
+func (r reporter) Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error {
+	if _, err := r.find(q.Vif); err != nil {
+		return err
+	}
+	return errors.New("this daemon cannot capture")
+}
+
+// Reload has the configuration read again and returns when the daemon goes by it.
+func (r reporter) Reload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case r.rereads <- answer:
+	case <-ctx.Done():
+		return errNotReread
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return errNotApplied
+	}
 }
 
 // maxSummary is how many vifs one line tells of.

@@ -106,7 +106,8 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 		super.stop(nil)
 		return unlessStopped(ctx, err)
 	}
-	server, err := controlserver.New(cfg.Control, newReporter(super))
+	report := newReporter(super)
+	server, err := controlserver.New(cfg.Control, report)
 	if err != nil {
 		super.stop(nil)
 		return err
@@ -115,11 +116,11 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 
 	tell := newTeller(d.log)
 	tell.ready()
-	d.log.Info("ready", zap.String("version", version), zap.String("control", cfg.Control))
-	scans, configs := make(chan []netfront.Vif), make(chan config.Config)
+	d.log.Info("ready", zap.String("version", version), zap.String("control", cfg.Control), event(eventReady))
+	scans, configs := make(chan []netfront.Vif), make(chan nextConfig)
 	parts.Go(func() { tell.run(inner) })
 	parts.Go(func() { scan.run(inner, scans) })
-	parts.Go(func() { d.reread(inner, cfg, reload, configs, tell) })
+	parts.Go(func() { d.reread(inner, cfg, rereads{signal: reload, asked: report.rereads}, configs, tell) })
 	if limit, err := daemon.SdWatchdogEnabled(false); err != nil {
 		d.log.Warn("systemd's watchdog is left alone", zap.Error(err))
 	} else if limit > 0 {
@@ -130,7 +131,7 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	tell.stopping()
 	cause := d.cause(ctx, keeper)
 	super.stop(cause)
-	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(cause, netfront.ErrLeave)))
+	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(cause, netfront.ErrLeave)), event(eventStopped))
 	return nil
 }
 
@@ -145,7 +146,7 @@ func (d *daemonRun) cause(ctx context.Context, keeper *hold.Keeper) error {
 		err = syncKeeper(keeper)
 	}
 	if err != nil {
-		d.log.Warn("stopping instead of leaving everything to the next process: the holder does not have it", zap.Error(err))
+		d.log.Warn("stopping instead of leaving everything to the next process: the holder does not have it", problem(err), event(hold.EventNoHolder))
 		return context.Canceled
 	}
 	return cause
@@ -158,33 +159,4 @@ func unlessStopped(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-// reread reads the configuration again whenever it is told to, until ctx ends. One
-// that cannot be used changes nothing.
-func (d *daemonRun) reread(ctx context.Context, now config.Config, reload <-chan struct{}, configs chan<- config.Config, tell *teller) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-reload:
-		}
-		tell.reloading()
-		cfg, err := d.load()
-		if err != nil {
-			d.log.Error("the configuration stays as it was", zap.String("error", oneLine(err)))
-			tell.reloaded()
-			continue
-		}
-		if cfg.Control != now.Control || cfg.Log != now.Log || cfg.Metrics != now.Metrics {
-			d.log.Warn("a change of control, log or metrics takes effect with a restart")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case configs <- cfg:
-		}
-		d.log.Info("configuration read again", zap.Int("tables", len(cfg.Vifs)))
-		tell.reloaded()
-	}
 }

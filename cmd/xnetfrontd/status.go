@@ -3,20 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
-	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
 type statusCmd struct {
-	Vif     string `arg:"" optional:"" predictor:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
-	Control string `placeholder:"PATH" default:"${control}" help:"Control socket of the daemon (default: ${default})."`
-	JSON    bool   `name:"json" help:"Print what the daemon answered, as JSON."`
+	Vif string `arg:"" optional:"" predictor:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
+	controlFlags
+	JSON bool `name:"json" help:"Print what the daemon answered, as JSON."`
 }
 
 func (c *statusCmd) Run(s streams) error {
-	st, err := (&control.Client{Path: c.Control}).Status(context.Background())
+	st, err := c.client().Status(context.Background())
 	if err != nil {
 		return err
 	}
@@ -26,9 +26,14 @@ func (c *statusCmd) Run(s streams) error {
 		}
 	}
 	if c.JSON {
-		enc := json.NewEncoder(s.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(st)
+		return printJSON(s.out, st)
 	}
 	return show.Status(s.out, st, time.Now())
+}
+
+// printJSON writes an answer for programs, and for people who look at it.
+func printJSON[T any](w io.Writer, answer *T) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(answer)
 }

@@ -89,7 +89,7 @@ func (s *supervisor) start(ctx context.Context, vifs []netfront.Vif) error {
 
 // run follows the guest's vifs and the configuration until ctx ends. Changed is
 // called when what it shows may be another.
-func (s *supervisor) run(ctx context.Context, scans <-chan []netfront.Vif, configs <-chan config.Config, changed func()) {
+func (s *supervisor) run(ctx context.Context, scans <-chan []netfront.Vif, configs <-chan nextConfig, changed func()) {
 	close(s.begin)
 	for {
 		expiry := s.reconcile(ctx, s.present)
@@ -98,8 +98,10 @@ func (s *supervisor) run(ctx context.Context, scans <-chan []netfront.Vif, confi
 		case <-ctx.Done():
 			return
 		case s.present = <-scans:
-		case cfg := <-configs:
-			s.reload(cfg)
+		case next := <-configs:
+			s.reload(next.Config)
+			s.reconcile(ctx, s.present)
+			close(next.applied)
 		case <-expiry:
 		case <-s.poked:
 		case pong := <-s.pings:
@@ -123,19 +125,19 @@ func (s *supervisor) reconcile(ctx context.Context, vifs []netfront.Vif) <-chan 
 		if p, ok := v.among(s.present); ok && !served[p.DevID] {
 			served[p.DevID] = true
 			if _, changed := v.setAbsent(false, now); changed {
-				v.log.Info("the vif is back", zap.Int("number", p.DevID))
+				v.log.Info("the vif is back", zap.Int("number", p.DevID), event(eventVifBack))
 			}
 			continue
 		}
 		keep := v.identity().table.Keep
 		since, changed := v.setAbsent(true, now)
 		if changed {
-			v.log.Info("the vif is gone", zap.String("its_tap_stays", stays(keep)))
+			v.log.Info("the vif is gone", zap.String("tap_stays", stays(keep)), event(eventVifGone))
 		}
 		left := since.Add(keep).Sub(now)
 		switch forever := keep == config.Forever; {
 		case v.frontend() == nil, !forever && left <= 0, s.replaced(v):
-			v.log.Info("not served any more: the vif is gone")
+			v.log.Info("not served any more: the vif is gone", event(eventVifLeft))
 			v.stop(nil)
 		case !forever && (next < 0 || left < next):
 			next = left
@@ -194,7 +196,8 @@ func (s *supervisor) startMissing(ctx context.Context, served map[int]bool) {
 		if !ok || served[p.DevID] || stopping {
 			continue
 		}
-		v := startService(ctx, s.make(table, p.DevID, p.MAC), s.log.With(zap.Int("vif", p.DevID)), s.begin, s.poke)
+		log := s.log.With(zap.Int("vif", p.DevID), zap.String("tap", table.TAPName(p.DevID)))
+		v := startService(ctx, s.make(table, p.DevID, p.MAC), log, s.begin, s.poke)
 		s.mu.Lock()
 		s.services = append(s.services, v)
 		s.mu.Unlock()
@@ -215,7 +218,7 @@ func (s *supervisor) note(now time.Time) {
 		if i := slices.IndexFunc(s.waiting, func(o waiting) bool { return o.match == table.Match }); i >= 0 {
 			w.since = s.waiting[i].since
 		} else {
-			s.log.Warn("waiting for the vif", zap.Stringer("vif", table.Match), zap.String("now", has(table.Match, s.present)))
+			s.log.Warn("waiting for the vif", zap.Stringer("vif", table.Match), zap.String("now", has(table.Match, s.present)), event(eventVifWanted))
 		}
 		list = append(list, w)
 	}
@@ -232,12 +235,12 @@ func (s *supervisor) reload(cfg config.Config) {
 		next, ok := cfg.For(id.devid, id.mac)
 		switch {
 		case !ok:
-			v.log.Info("not served any more: the configuration has no such vif")
+			v.log.Info("not served any more: the configuration has no such vif", event(eventVifLeft))
 			v.stop(nil)
 		case (next.TAP == id.table.TAP || next.TAPName(id.devid) == id.tap) && next.SameAs(&id.table):
 			v.setTable(next)
 		default:
-			v.log.Info("served anew: its configuration has changed")
+			v.log.Info("served anew: its configuration has changed", event(eventVifLeft))
 			v.stop(nil)
 		}
 	}

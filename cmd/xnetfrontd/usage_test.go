@@ -1,8 +1,13 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/controlserver"
 )
 
 func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
@@ -18,7 +23,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		args []string
 		line string
 	}{
-		{"no command", nil, `expected one of "run", "check", "status", "prepare", "release", ...; see xnetfrontd --help`},
+		{"no command", nil, `expected one of "run", "check", "status", "top", "dump", ...; see xnetfrontd --help`},
 		{"unknown command", []string{"start"}, "unexpected argument start; see xnetfrontd --help"},
 		{"unknown flag", []string{"run", "--foo"}, "unknown flag --foo; see xnetfrontd --help"},
 		{"not a number", []string{"run", "--vif", "eth0"}, `--vif: "eth0": expected a vif's number from 0 to 65535, its MAC address such as 00:16:3e:01:02:03, or "*" for all; see xnetfrontd --help`},
@@ -37,6 +42,13 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, queues, mtu, txqueuelen, disable in [vif]"},
 		{"wrong value", []string{"check", "--config", badValue}, badValue + ":4: vif.queues = 'four': expected a whole number from 0 (one for each CPU) to 64"},
 		{"level over a good file", []string{"run", "--config", good, "--log-level", "x"}, `command line: log.level = "x": expected one of debug, info, warn, error`},
+		{"top's interval", []string{"top", "--interval", "1ms"}, "--interval 1ms: expected 100ms or more"},
+		{"top's interval without a unit", []string{"top", "--interval", "5"}, `--interval: expected duration but got "5": time: missing unit in duration "5"; see xnetfrontd --help`},
+		{"top's count", []string{"top", "--count=-1"}, "--count -1: expected 1 or more, or 0 for no end"},
+		{"dump of no vif", []string{"dump"}, `expected "<vif>"; see xnetfrontd --help`},
+		{"kick of no vif", []string{"kick"}, `expected "<vif>"; see xnetfrontd --help`},
+		{"dump of two", []string{"dump", "0", "1"}, "unexpected argument 1; see xnetfrontd --help"},
+		{"reload of one vif", []string{"reload", "0"}, "unexpected argument 0; see xnetfrontd --help"},
 		{"demo size", []string{"demo", "--size", "1TB"}, `--size: size "1TB": expected a whole number of bytes, KiB, MiB or GiB; see xnetfrontd --help`},
 		{"demo queues", []string{"demo", "--queues", "0"}, "--queues 0: expected 1 to 16"},
 		{"demo nothing to copy", []string{"demo", "--size", "0"}, "--size 0: expected at least 1 byte"},
@@ -49,8 +61,47 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 	}
 }
 
-func TestStatusWithoutADaemonSaysSo(t *testing.T) {
+// asking are the commands that ask a daemon.
+var asking = [][]string{{"status"}, {"status", "--json"}, {"top"}, {"top", "--plain", "0"}, {"dump", "0"}, {"kick", "0"}, {"reload"}}
+
+func TestCommandsWithoutADaemonSaySo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
-	o := runProgram(t, program("status", "--control", path))
-	wantError(t, o, exitRuntime, "control socket "+path+": not there; no daemon runs, or it has another path (--control)")
+	for _, args := range asking {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			o := runProgram(t, program(append(args, "--control", path)...))
+			wantError(t, o, exitRuntime, "control socket "+path+": not there; no daemon runs, or it has another path (--control)")
+		})
+	}
+}
+
+func TestCommandsWithoutPermissionSaySo(t *testing.T) {
+	needRoot(t)
+	dir, err := os.MkdirTemp("/tmp", "control") // t.TempDir is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "c.sock")
+	server, err := controlserver.New(path, servingDaemon{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	for _, args := range asking {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			cmd := program(append(args, "--control", path)...)
+			// The test's program may be where others cannot go.
+			self, err := os.Open("/proc/self/exe")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer self.Close()
+			cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{self}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4242, Gid: 4242}}
+			wantError(t, runProgram(t, cmd), exitRuntime, "control socket "+path+": no permission; run as root or as a member of its group")
+		})
+	}
 }

@@ -24,6 +24,8 @@ type frontend interface {
 	Close() error
 	Status() netfront.Status
 	Alive(timeout time.Duration) error
+	Dump(ctx context.Context) (*netfront.Dump, error)
+	Kick() error
 }
 
 // place is where vifs are served: the hypervisor, the machine, what is configured,

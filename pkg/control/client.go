@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 const (
@@ -55,6 +58,73 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 		return nil, fmt.Errorf("control socket %s: answer without a status", c.path())
 	}
 	return r.Status, nil
+}
+
+// Dump returns what the rings of a vif are like now. The vif is named by its number, its
+// MAC address or its TAP.
+func (c *Client) Dump(ctx context.Context, vif string) (*netfront.Dump, error) {
+	r, err := c.ask(ctx, Request{Op: OpDump, CaptureRequest: CaptureRequest{Vif: vif}})
+	if err != nil {
+		return nil, err
+	}
+	if r.Dump == nil {
+		return nil, fmt.Errorf("control socket %s: answer without a dump", c.path())
+	}
+	return r.Dump, nil
+}
+
+// Kick has the daemon notify the vif's backend and look at all its queues itself: what
+// helps against an event that was lost. It returns before the queues were looked at.
+func (c *Client) Kick(ctx context.Context, vif string) error {
+	_, err := c.ask(ctx, Request{Op: OpKick, CaptureRequest: CaptureRequest{Vif: vif}})
+	return err
+}
+
+// Reload has the daemon read its configuration again. When it returns nil the daemon goes
+// by that: vifs of which nothing changed have noticed nothing, the others are being served
+// anew. A [*RefusedError] says that nothing changed, and why.
+func (c *Client) Reload(ctx context.Context) error {
+	_, err := c.ask(ctx, Request{Op: OpReload})
+	return err
+}
+
+// Capture returns a pcapng stream of what crosses a vif's rings. It ends with io.EOF when
+// the daemon does, or the vif; and with ctx's error. Client.Timeout does not limit it. The
+// daemon drops frames, and counts them in the stream, while the reader is slower than they
+// come; it ends the stream of one that reads nothing for half a minute.
+func (c *Client) Capture(ctx context.Context, q CaptureRequest) (io.ReadCloser, error) {
+	conn, rest, _, err := c.begin(ctx, Request{Op: OpCapture, CaptureRequest: q})
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, errors.Join(fmt.Errorf("control socket %s: %w", c.path(), err), conn.Close())
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return &stream{ctx: ctx, stop: stop, in: rest, conn: conn}, nil
+}
+
+// stream is what follows the response to a capture.
+type stream struct {
+	ctx  context.Context
+	stop func() bool // watching ctx
+	in   io.Reader
+	conn net.Conn
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.in.Read(p)
+	if err != nil && s.ctx.Err() != nil {
+		err = s.ctx.Err()
+	}
+	return n, err
+}
+
+// Close ends the capture.
+func (s *stream) Close() error {
+	s.stop()
+	return s.conn.Close()
 }
 
 func (c *Client) path() string {

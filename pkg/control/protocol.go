@@ -6,11 +6,15 @@
 //
 //	→ {"version":1,"op":"status"}
 //	← {"version":1,"status":{...}}
-//	→ {"version":1,"op":"reboot"}
-//	← {"version":1,"error":"unknown op \"reboot\": ..."}
+//	→ {"version":1,"op":"kick","vif":"7"}
+//	← {"version":1,"error":"no vif \"7\": the daemon has 0, 1"}
 //
-// Who may open the socket is its mode, 0660.
+// Who may open the socket is its mode, 0660. Who may use the ops that change something
+// or show what is in frames is said at each: those are for root and for the daemon's own
+// user, by the credentials of the process that connected (SO_PEERCRED of unix(7)).
 package control
+
+import "github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 
 // Version is the protocol's. A server refuses a request with another one, and says
 // which it speaks.
@@ -19,18 +23,46 @@ const Version = 1
 // MaxRequest is the longest request in bytes, its newline among them.
 const MaxRequest = 4096
 
-// Request asks for one thing.
+// What can be asked for.
+const (
+	// OpStatus asks for the daemon's [Status].
+	OpStatus = "status"
+	// OpDump asks for the rings of Request.Vif.
+	OpDump = "dump"
+	// OpKick has the daemon notify the backend of Request.Vif and look at everything
+	// itself, as if no event could be relied on. For root.
+	OpKick = "kick"
+	// OpReload has the daemon read its configuration again, as SIGHUP does. The response
+	// comes when it goes by that, or says why it still goes by the one before. For root.
+	OpReload = "reload"
+	// OpCapture asks for what crosses the rings of Request.Vif. After a response without
+	// an error the connection carries nothing but a pcapng stream, until the client closes
+	// it. For root.
+	OpCapture = "capture"
+)
+
+// Request asks for one thing. A vif is named by its number, its MAC address or its TAP.
 type Request struct {
 	Version int    `json:"version"`
-	Op      string `json:"op"` // OpStatus
+	Op      string `json:"op"`
+	// CaptureRequest is for OpCapture. Of it, Vif is for OpDump and OpKick too.
+	CaptureRequest
 }
 
-// OpStatus asks for the daemon's [Status].
-const OpStatus = "status"
+// CaptureRequest says what of a vif's frames is wanted. The zero values of all but Vif
+// mean everything.
+type CaptureRequest struct {
+	Vif       string `json:"vif,omitempty"`
+	SnapLen   int    `json:"snaplen,omitempty"`   // bytes to keep of each frame
+	Queues    []int  `json:"queues,omitempty"`    // numbers
+	Direction string `json:"direction,omitempty"` // "tx", from the TAP to the ring, or "rx"
+}
 
-// Response answers one Request: either Error or what was asked for.
+// Response answers one Request: either Error, one line, or what was asked for. That it
+// was done needs no field.
 type Response struct {
-	Version int     `json:"version"`
-	Error   string  `json:"error,omitempty"`
-	Status  *Status `json:"status,omitempty"`
+	Version int            `json:"version"`
+	Error   string         `json:"error,omitempty"`
+	Status  *Status        `json:"status,omitempty"`
+	Dump    *netfront.Dump `json:"dump,omitempty"`
 }

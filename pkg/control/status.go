@@ -37,19 +37,28 @@ func (v *Vif) Name() string {
 	return strconv.Itoa(v.DevID)
 }
 
-// Only leaves one vif, which is named by its number, address or TAP. It fails, with
+// Index finds a vif in s.Vifs by its number, its MAC address or its TAP. It fails, with
 // what there is, when there is no such vif.
-func (s *Status) Only(name string) error {
+func (s *Status) Index(name string) (int, error) {
 	var names []string
-	for _, v := range s.Vifs {
+	for i := range s.Vifs {
+		v := &s.Vifs[i]
 		if name == v.Name() || strings.EqualFold(name, v.Match) || strings.EqualFold(name, v.MAC) || name == v.TAP {
-			s.Vifs = []Vif{v}
-			return nil
+			return i, nil
 		}
 		names = append(names, v.Name())
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("no vif %q: the daemon serves none", name)
+		return 0, fmt.Errorf("no vif %.40q: the daemon serves none", name)
 	}
-	return fmt.Errorf("no vif %q: the daemon has %s", name, strings.Join(names, ", "))
+	return 0, fmt.Errorf("no vif %.40q: the daemon has %s", name, strings.Join(names, ", "))
+}
+
+// Only leaves the vif that [Status.Index] finds.
+func (s *Status) Only(name string) error {
+	i, err := s.Index(name)
+	if err == nil {
+		s.Vifs = s.Vifs[i : i+1]
+	}
+	return err
 }

@@ -110,7 +110,10 @@ func passed(event, from, to uint32) bool {
 // Header is a reading of the four shared words, for dumps and for tests. Nothing
 // may be decided by it: each word is read by itself.
 type Header struct {
-	ReqProd, ReqEvent, RspProd, RspEvent uint32
+	ReqProd  uint32 `json:"req_prod"`
+	ReqEvent uint32 `json:"req_event"`
+	RspProd  uint32 `json:"rsp_prod"`
+	RspEvent uint32 `json:"rsp_event"`
 }
 
 func (r *shared[S]) header() Header {

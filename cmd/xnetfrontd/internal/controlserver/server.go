@@ -3,8 +3,7 @@
 package controlserver
 
 import (
-	"bufio"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,50 +11,78 @@ import (
 	"sync"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/localsocket"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
-const (
-	// ioTimeout is how long a client may take over a request and its response.
-	ioTimeout = 5 * time.Second
-	// maxClients is how many are served at once; further ones wait for accept.
-	maxClients = 16
-)
-
-// Handler is the daemon. Several goroutines call it at a time.
+// Handler is the daemon. Several goroutines call it at a time. An error goes to the
+// client as it is. Each ctx ends when the server is closed, that of all but Capture also
+// when the client would not wait any longer.
 type Handler interface {
 	Status() control.Status
+	Dump(ctx context.Context, vif string) (*netfront.Dump, error)
+	Kick(vif string) error
+	// Reload returns when the daemon goes by another configuration, or will not.
+	Reload(ctx context.Context) error
+	// Capture writes a pcapng stream to w until ctx ends, which it does when the client is
+	// gone, or a Write fails. What is wrong with the request it says before the first
+	// Write: after that its error is nobody's. A Write blocks while the client does not
+	// read, so that it must not be a queue's worker that calls it.
+	Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error
 }
+
+// limits are how much is done for clients.
+type limits struct {
+	request time.Duration // that a client may take to write a request, and to read a response
+	handler time.Duration // that the daemon may take to do it
+	stall   time.Duration // that a client may read nothing of a stream
+	clients int           // of each kind, those that may write and the others, at a time
+	streams int           // captures at a time
+}
+
+func defaultLimits() limits {
+	return limits{
+		request: 5 * time.Second,
+		// Less than a client waits, so that it hears why.
+		handler: control.DefaultTimeout - time.Second,
+		stall:   30 * time.Second,
+		clients: 16,
+		streams: 4,
+	}
+}
+
+// acceptPause is how long to wait for descriptors or memory that others may give back.
+const acceptPause = 100 * time.Millisecond
 
 // Server answers on a control socket.
 type Server struct {
-	ln      *listener
+	ln      *localsocket.Listener
 	handler Handler
-	timeout time.Duration // of a request with its response
-	slots   chan struct{}
+	limits  limits
+	users   users
+	ctx     context.Context // ends with the server
+	end     context.CancelFunc
+	served  sync.WaitGroup
 
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{} // nil once closed
-	served sync.WaitGroup
+	clients clients
 }
 
-// New makes the socket at path, with mode 0660, and answers on it until Close.
+// New makes the socket at path, with mode 0660, and answers on it until Close. It fails
+// with a [*localsocket.InUseError] when another daemon does.
 func New(path string, h Handler) (*Server, error) {
-	return newServer(path, h, ioTimeout)
+	return newServer(path, h, defaultLimits())
 }
 
-func newServer(path string, h Handler, timeout time.Duration) (*Server, error) {
-	ln, err := listen(path)
+func newServer(path string, h Handler, l limits) (*Server, error) {
+	ln, err := localsocket.Listen(path, localsocket.Name{What: "control socket", Setting: "--control"})
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		ln:      ln,
-		handler: h,
-		timeout: timeout,
-		slots:   make(chan struct{}, maxClients),
-		conns:   map[net.Conn]struct{}{},
-	}
+	s := &Server{ln: ln, handler: h, limits: l, users: newUsers()}
+	s.ctx, s.end = context.WithCancel(context.Background())
+	s.clients.max = l.clients
+	s.clients.streams = l.streams
 	s.served.Go(s.accept)
 	return s, nil
 }
@@ -63,98 +90,107 @@ func newServer(path string, h Handler, timeout time.Duration) (*Server, error) {
 // Close removes the socket, ends every connection and waits for what is under way.
 func (s *Server) Close() error {
 	err := s.ln.Close()
-	s.mu.Lock()
-	for c := range s.conns {
-		// The goroutine that serves it closes it again, which is harmless.
-		err = errors.Join(err, c.Close())
-	}
-	s.conns = nil
-	s.mu.Unlock()
+	s.end()
+	err = errors.Join(err, s.clients.close())
 	s.served.Wait()
 	return err
 }
 
 func (s *Server) accept() {
 	for {
-		s.slots <- struct{}{}
-		conn, err := s.ln.Accept()
+		conn, err := s.ln.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			// Out of descriptors or memory: others may give some back.
-			<-s.slots
-			time.Sleep(100 * time.Millisecond)
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(acceptPause):
+			}
 			continue
 		}
-		if !s.track(conn) {
-			return
+		cred, err := localsocket.Credentials(conn)
+		if err != nil {
+			conn.Close()
+			continue
+		}
+		c := &client{conn: conn, peer: s.users.peer(cred.Uid), limits: s.limits}
+		if err := s.clients.admit(c); err != nil {
+			c.refuse(err)
+			continue
 		}
 		s.served.Go(func() {
-			defer func() { <-s.slots }()
-			s.serve(conn)
+			defer s.clients.leave(c)
+			s.serve(c)
 		})
 	}
 }
 
-// track remembers conn for Close. It reports false when Close was faster.
-func (s *Server) track(conn net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns == nil {
-		conn.Close()
-		return false
-	}
-	s.conns[conn] = struct{}{}
-	return true
-}
-
-// serve answers requests until the client goes, is too slow, or breaks the framing.
-// Its errors are the client's and go nowhere.
-func (s *Server) serve(conn net.Conn) {
-	defer func() {
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
-		conn.Close()
-	}()
-	in := bufio.NewReaderSize(conn, control.MaxRequest)
+// serve answers requests until the client goes, is too slow, breaks the framing or has
+// to make room. Its errors are the client's and go nowhere.
+func (s *Server) serve(c *client) {
 	for {
-		if conn.SetDeadline(time.Now().Add(s.timeout)) != nil {
-			return
-		}
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			send(conn, &control.Response{Error: fmt.Sprintf("request is longer than %d bytes", control.MaxRequest)})
-			return
-		}
+		line, err := c.request()
 		if err != nil {
 			return
 		}
-		if !send(conn, s.answer(line)) {
+		// From here on it is not the daemon that waits for the client.
+		if !s.clients.begin(c) {
+			return
+		}
+		q, err := parse(line)
+		if err == nil {
+			err = check(&q, c.peer)
+		}
+		if err == nil && q.Op == control.OpCapture {
+			s.capture(c, q.CaptureRequest)
+			return
+		}
+		var r control.Response
+		if err == nil {
+			r, err = s.answer(q)
+		}
+		if err != nil {
+			r = control.Response{Error: oneLine(err)}
+		}
+		if !s.clients.done(c) || !c.respond(r) {
 			return
 		}
 	}
 }
 
-func (s *Server) answer(line []byte) *control.Response {
-	var q control.Request
-	if err := json.Unmarshal(line, &q); err != nil {
-		return &control.Response{Error: fmt.Sprintf("request is not a line of JSON: %v", err)}
-	}
-	if q.Version != control.Version {
-		return &control.Response{Error: fmt.Sprintf("request has version %d: this daemon speaks version %d", q.Version, control.Version)}
-	}
+// answer does what a request asks for.
+func (s *Server) answer(q control.Request) (r control.Response, err error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.limits.handler)
+	defer cancel()
 	switch q.Op {
 	case control.OpStatus:
 		st := s.handler.Status()
-		return &control.Response{Status: &st}
+		r.Status = &st
+	case control.OpDump:
+		r.Dump, err = s.handler.Dump(ctx, q.Vif)
+	case control.OpKick:
+		err = s.handler.Kick(q.Vif)
+	case control.OpReload:
+		err = s.handler.Reload(ctx)
 	default:
-		return &control.Response{Error: fmt.Sprintf("unknown op %q: this daemon knows %q", q.Op, control.OpStatus)}
+		err = fmt.Errorf("%s: not done here", q.Op) // check lets no such op through
 	}
+	return r, err
 }
 
-func send(w io.Writer, r *control.Response) bool {
-	r.Version = control.Version
-	return json.NewEncoder(w).Encode(r) == nil
+// capture gives the connection to a capture.
+func (s *Server) capture(c *client, q control.CaptureRequest) {
+	if err := s.clients.stream(c); err != nil {
+		c.respond(control.Response{Error: oneLine(err)})
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	w, gone := c.stream(cancel)
+	err := s.handler.Capture(ctx, q, w)
+	w.finish(err)
+	c.conn.Close()
+	<-gone
 }

@@ -1,4 +1,3 @@
-// Package show writes what the daemon answers for people to read.
 package show
 
 import (
@@ -18,13 +17,12 @@ import (
 // Status writes s for people to read.
 func Status(w io.Writer, s *control.Status, now time.Time) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, age(s.Started, now))
+	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, Age(s.Started, now))
 	for _, v := range s.Vifs {
 		fmt.Fprintln(&b)
 		printVif(&b, v, now)
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	return flush(w, &b)
 }
 
 func printVif(b *bytes.Buffer, v control.Vif, now time.Time) {
@@ -34,33 +32,30 @@ func printVif(b *bytes.Buffer, v control.Vif, now time.Time) {
 		head += " on " + v.TAP
 	}
 	if v.Problem != "" {
-		fmt.Fprintf(b, "%s: NOT SERVED for %s: %s\n", head, age(v.Since, now), v.Problem)
+		fmt.Fprintf(b, "%s: NOT SERVED for %s: %s\n", head, Age(v.Since, now), v.Problem)
 	}
 	if v.Waiting != "" && d == nil {
-		fmt.Fprintf(b, "%s: waiting for the vif for %s: %s\n", head, age(v.Since, now), v.Waiting)
+		fmt.Fprintf(b, "%s: waiting for the vif for %s: %s\n", head, Age(v.Since, now), v.Waiting)
 	}
 	if d == nil {
 		return
 	}
-	fmt.Fprintf(b, "%s: %s for %s\n", head, d.State, age(d.Since, now))
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(b, "  %-9s "+format+"\n", append([]any{name}, args...)...)
-	}
+	fmt.Fprintf(b, "%s: %s for %s\n", head, d.State, Age(d.Since, now))
 	if v.Waiting != "" {
-		line("detached", "for %s: %s", age(v.Since, now), v.Waiting)
+		line(b, "detached", "for %s: %s", Age(v.Since, now), v.Waiting)
 	}
 	if d.Reason != "" {
-		line("reason", "%s", d.Reason)
+		line(b, "reason", "%s", d.Reason)
 	}
-	line("link", "index %d, address %s, MTU %d", d.IfIndex, d.MAC, d.MTU)
-	line("backend", "%s in domain %d: %s; connections so far: %d%s", d.Backend, d.BackendDomID, d.BackendState, d.Connects, ended(d))
-	line("features", "%s", FeatureList(d.Features))
+	line(b, "link", "index %d, address %s, MTU %d", d.IfIndex, d.MAC, d.MTU)
+	line(b, "backend", "%s in domain %d: %s; connections so far: %d%s", d.Backend, d.BackendDomID, d.BackendState, d.Connects, ended(d))
+	line(b, "features", "%s", FeatureList(d.Features))
 	for _, name := range slices.Sorted(maps.Keys(d.Missing)) {
-		line("without", "%s: %s", name, d.Missing[name])
+		line(b, "without", "%s: %s", name, d.Missing[name])
 	}
-	line("grants", "%d pages", d.Grants)
+	line(b, "grants", "%d pages", d.Grants)
 	if l := d.Link; l != nil {
-		line("kernel", "sent %d packets, %d bytes, dropped %d; received %d packets, %d bytes, dropped %d",
+		line(b, "kernel", "sent %d packets, %d bytes, dropped %d; received %d packets, %d bytes, dropped %d",
 			l.TxPackets, l.TxBytes, l.TxDropped, l.RxPackets, l.RxBytes, l.RxDropped)
 	}
 	if len(d.Queues) > 0 {
@@ -74,8 +69,7 @@ func printVif(b *bytes.Buffer, v control.Vif, now time.Time) {
 func Queues(w io.Writer, d *netfront.Status) error {
 	var b bytes.Buffer
 	printQueues(&b, d)
-	_, err := w.Write(b.Bytes())
-	return err
+	return flush(w, &b)
 }
 
 // columns of the table of queues, with the counters that add up to each.
@@ -141,8 +135,6 @@ func FeatureList(f netfront.Features) string {
 	}
 	return strings.Join(names, " ")
 }
-
-func age(since, now time.Time) time.Duration { return now.Sub(since).Round(time.Second) }
 
 // ended says why connections have ended, and whether the last one is an earlier
 // process's.

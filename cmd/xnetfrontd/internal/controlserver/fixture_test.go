@@ -1,0 +1,115 @@
+package controlserver
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+)
+
+// daemon is a Handler with one vif, "0", and nothing behind it.
+type daemon struct {
+	kicks   atomic.Int32
+	reload  func(ctx context.Context) error // nil: nothing to do
+	capture func(ctx context.Context, w io.Writer) error
+}
+
+var errNoVif = errors.New(`no vif "7": the daemon has 0`)
+
+func (d *daemon) Status() control.Status { return control.Status{PID: 7, Program: "test"} }
+
+func (d *daemon) Dump(_ context.Context, vif string) (*netfront.Dump, error) {
+	if vif != "0" {
+		return nil, errNoVif
+	}
+	return &netfront.Dump{TAP: "xnf0"}, nil
+}
+
+func (d *daemon) Kick(vif string) error {
+	if vif != "0" {
+		return errNoVif
+	}
+	d.kicks.Add(1)
+	return nil
+}
+
+func (d *daemon) Reload(ctx context.Context) error {
+	if d.reload == nil {
+		return nil
+	}
+	return d.reload(ctx)
+}
+
+func (d *daemon) Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error {
+	if q.Vif != "0" {
+		return errNoVif
+	}
+	return d.capture(ctx, w)
+}
+
+func start(t *testing.T, path string, h Handler, l limits) *Server {
+	t.Helper()
+	s, err := newServer(path, h, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// query asks the server at path as our own commands do.
+func query(path string) (*control.Status, error) {
+	c := control.Client{Path: path, Timeout: time.Minute}
+	return c.Status(context.Background())
+}
+
+func dial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ask writes raw bytes and returns the line that comes back.
+func ask(t *testing.T, c net.Conn, raw string) control.Response {
+	t.Helper()
+	if _, err := io.WriteString(c, raw); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(c).ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("no answer to %.40q: %v", raw, err)
+	}
+	var r control.Response
+	if err := json.Unmarshal(line, &r); err != nil {
+		t.Fatalf("answer %q: %v", line, err)
+	}
+	return r
+}
+
+// wantEOF waits for the server's end of a connection.
+func wantEOF(t *testing.T, c net.Conn) {
+	t.Helper()
+	// What the client sent and the server did not read makes it a reset.
+	if _, err := io.Copy(io.Discard, c); err != nil && !isReset(err) {
+		t.Errorf("%v, want the end of the connection", err)
+	}
+}

@@ -1,0 +1,72 @@
+package controlserver
+
+import (
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+)
+
+// maxChunk is how much is written at once, in bytes: what a client that reads must take
+// before it counts as one that does not.
+const maxChunk = 64 << 10
+
+// streamWriter is what a capture writes to: the response first, when it is known that
+// there is no error, then the stream.
+type streamWriter struct {
+	c     *client
+	begun bool
+}
+
+// stream makes the connection one that only writes. What the client sends from now on,
+// or its end, calls gone; the channel is closed after that.
+func (c *client) stream(gone func()) (*streamWriter, <-chan struct{}) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer gone()
+		if c.conn.SetReadDeadline(time.Time{}) == nil {
+			_, _ = c.in.ReadByte() // whatever it says, the client is through with it
+		}
+	}()
+	return &streamWriter{c: c}, ended
+}
+
+// Write implements io.Writer. It fails once the client has taken nothing for too long.
+func (w *streamWriter) Write(p []byte) (n int, err error) {
+	if !w.begun {
+		if err := w.begin(); err != nil {
+			return 0, err
+		}
+	}
+	for len(p) > 0 {
+		if err := w.c.conn.SetWriteDeadline(time.Now().Add(w.c.limits.stall)); err != nil {
+			return n, err
+		}
+		m, err := w.c.conn.Write(p[:min(len(p), maxChunk)])
+		n += m
+		if err != nil {
+			return n, err
+		}
+		p = p[m:]
+	}
+	return n, nil
+}
+
+func (w *streamWriter) begin() error {
+	w.begun = true
+	if !w.c.respond(control.Response{}) {
+		return errGone
+	}
+	return nil
+}
+
+// finish says what is wrong with the request, if nothing was written yet.
+func (w *streamWriter) finish(err error) {
+	switch {
+	case w.begun:
+	case err != nil:
+		w.c.respond(control.Response{Error: oneLine(err)})
+	default:
+		w.c.respond(control.Response{})
+	}
+}

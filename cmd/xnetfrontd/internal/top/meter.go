@@ -1,0 +1,206 @@
+// Package top shows what a running daemon carries, interval after interval: on a terminal
+// in place, elsewhere as lines.
+package top
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
+)
+
+// ringSize is how many slots every ring of a vif has: the protocol knows rings of one
+// page only.
+var ringSize = map[string]uint32{"tx": ring.Size[netif.TxSlot](), "rx": ring.Size[netif.RxSlot]()}
+
+// frame is what there is to show of one interval.
+type frame struct {
+	at     time.Time
+	away   error           // why no daemon has answered; then there is nothing else
+	status *control.Status //
+	fresh  bool            // there is nothing to compare with: no rates
+	vifs   []vif
+}
+
+// vif is a vif in an interval.
+type vif struct {
+	control.Vif
+	rows []row
+	// Of the TAP: what the kernel could not put into its queues.
+	tapDrops, tapDropsTotal uint64
+}
+
+// row is one direction of a queue in an interval.
+type row struct {
+	queue int
+	name  string // of the direction
+	now   *netfront.DirectionStatus
+	total map[string]uint64
+	moved map[string]uint64 // by how much the counters went up; nil when that is not known
+	every float64           // in how many seconds
+}
+
+// meter makes frames of what a daemon answers.
+type meter struct {
+	last frame
+}
+
+// next is the frame that ends with an answer, or with none.
+func (m *meter) next(st *control.Status, err error, now time.Time) frame {
+	f := frame{at: now, status: st, away: err, fresh: true}
+	if err != nil {
+		m.last = f
+		return f
+	}
+	before := &m.last
+	// Another process counts anew.
+	if before.status != nil && before.status.PID == st.PID && before.status.Started.Equal(st.Started) {
+		f.fresh = false
+	}
+	every := now.Sub(before.at).Seconds()
+	for _, v := range st.Vifs {
+		var was *vif
+		if i := slices.IndexFunc(before.vifs, func(o vif) bool { return o.Match == v.Match && o.MAC == v.MAC && o.TAP == v.TAP }); i >= 0 && !f.fresh {
+			was = &before.vifs[i]
+		}
+		f.vifs = append(f.vifs, newVif(v, was, every))
+	}
+	m.last = f
+	return f
+}
+
+// newVif compares a vif with what it was every seconds ago, or nil.
+func newVif(v control.Vif, was *vif, every float64) vif {
+	n := vif{Vif: v}
+	if v.Device == nil {
+		return n
+	}
+	if l := v.Device.Link; l != nil {
+		n.tapDropsTotal = l.TxDropped
+		if was != nil {
+			n.tapDrops = since(l.TxDropped, was.tapDropsTotal)
+		}
+	}
+	for _, t := range v.Device.Totals {
+		var now *netfront.QueueStatus
+		if i := slices.IndexFunc(v.Device.Queues, func(q netfront.QueueStatus) bool { return q.Number == t.Number }); i >= 0 {
+			now = &v.Device.Queues[i]
+		}
+		tx := row{queue: t.Number, name: "tx", total: t.Tx, every: every}
+		rx := row{queue: t.Number, name: "rx", total: t.Rx, every: every}
+		if now != nil {
+			tx.now, rx.now = &now.Tx, &now.Rx
+		}
+		for _, r := range []row{tx, rx} {
+			if was != nil {
+				r.moved = moved(r.total, was.totalOf(r.queue, r.name))
+			}
+			n.rows = append(n.rows, r)
+		}
+	}
+	return n
+}
+
+// totalOf are the counters of a direction; none when there was no such queue yet.
+func (v *vif) totalOf(queue int, name string) map[string]uint64 {
+	for _, r := range v.rows {
+		if r.queue == queue && r.name == name {
+			return r.total
+		}
+	}
+	return nil
+}
+
+// moved is by how much counters went up. One that went down began anew meanwhile.
+func moved(now, before map[string]uint64) map[string]uint64 {
+	m := make(map[string]uint64, len(now))
+	for k, n := range now {
+		if d := since(n, before[k]); d != 0 {
+			m[k] = d
+		}
+	}
+	return m
+}
+
+func since(now, before uint64) uint64 {
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+// figure is a number that may not be known.
+type figure struct {
+	value float64
+	known bool
+}
+
+// rate is how much of a counter came in a second.
+func (r *row) rate(counter string) figure {
+	if r.moved == nil || r.every <= 0 {
+		return figure{}
+	}
+	return figure{float64(r.moved[counter]) / r.every, true}
+}
+
+// per is how much of a counter came for each of another; unknown if none of that came.
+func (r *row) per(counter, other string) figure {
+	if r.moved[other] == 0 {
+		return figure{}
+	}
+	return figure{float64(r.moved[counter]) / float64(r.moved[other]), true}
+}
+
+// times is f as often.
+func (f figure) times(n float64) figure { return figure{f.value * n, f.known} }
+
+// used is how many slots of the ring the backend has: of tx frames that it did not answer
+// yet, of rx buffers for frames to come. What is in the shared words is the backend's
+// word; ok is false when it cannot be.
+func (r *row) used() (slots uint32, ok bool) {
+	if r.now == nil {
+		return 0, false
+	}
+	n := r.now.Ring.ReqProd - r.now.Ring.RspProd
+	return n, n <= ringSize[r.name]
+}
+
+// oldest is for how many seconds the backend has had a tx frame.
+func (r *row) oldest() (seconds uint32, ok bool) {
+	if n, known := r.used(); r.name != "tx" || !known || n == 0 {
+		return 0, false
+	}
+	return r.now.OldestInFlight, true
+}
+
+// loss is how many frames went for one cause.
+type loss struct {
+	cause string
+	count uint64
+}
+
+// losses are the causes for which frames did not get through, with how many of counters
+// went for each, by name.
+func losses(counters map[string]uint64) []loss {
+	var list []loss
+	for name, n := range counters {
+		cause, dropped := strings.CutPrefix(name, "drop_")
+		if n > 0 && (dropped || name == "backend_error" || name == "backend_dropped") {
+			list = append(list, loss{cause, n})
+		}
+	}
+	slices.SortFunc(list, func(a, b loss) int { return strings.Compare(a.cause, b.cause) })
+	return list
+}
+
+// sum is how many frames were lost.
+func sum(list []loss) (n uint64) {
+	for _, l := range list {
+		n += l.count
+	}
+	return n
+}
