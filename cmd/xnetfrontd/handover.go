@@ -115,7 +115,7 @@ func startKeeper(ctx context.Context, socket string, log *zap.Logger) *hold.Keep
 	defer cancel()
 	if err := keeper.Sync(ctx); err != nil {
 		log.Warn("no holder: what an earlier daemon left cannot be taken over, nor will the next one go on with this one's connections",
-			zap.String("socket", socket), zap.Error(err))
+			zap.String("socket", socket), problem(err), event(hold.EventNoHolder))
 	}
 	return keeper
 }
@@ -131,7 +131,7 @@ func syncKeeper(keeper *hold.Keeper) error {
 // have what is parked.
 func endKeeper(keeper *hold.Keeper, log *zap.Logger) error {
 	if err := syncKeeper(keeper); err != nil {
-		log.Warn("the holder was not told everything", zap.Error(err))
+		log.Warn("the holder was not told everything", problem(err), event(netfront.EventNotHeld))
 	}
 	return keeper.Close()
 }
@@ -161,13 +161,13 @@ func (p place) dropStale(ctx context.Context, keeper *hold.Keeper, cfg config.Co
 		}
 	}
 	for key, number := range stale {
-		p.log.Info("ending what an earlier daemon left: the configuration does not have its vif any more", zap.String("key", key))
+		p.log.Info("ending what an earlier daemon left: the configuration does not have its vif any more", zap.String("key", key), event(eventStale))
 		var err error
 		if devid, nerr := strconv.Atoi(number); nerr == nil {
 			err = p.freeVif(ctx, store, devid)
 		}
 		if err = errors.Join(err, netfront.Discard(store, vifHolder{keeper}, key)); err != nil {
-			p.log.Warn("not ended cleanly", zap.String("key", key), zap.String("error", oneLine(err)))
+			p.log.Warn("not ended cleanly", zap.String("key", key), problem(err), event(eventNotTidied))
 		}
 	}
 }

@@ -20,7 +20,7 @@ type holdCmd struct {
 	Socket    string        `default:"${hold_socket}" placeholder:"PATH" help:"Where to listen, unless systemd passes a socket (default: ${default})."`
 	AllowUser []string      `name:"allow-user" placeholder:"USER" help:"User who may connect besides root and the holder's own: a name or a number. A name that nobody has is left out, with a line in the log."`
 	LogLevel  string        `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (default: ${default})."`
-	LogFormat string        `default:"auto" placeholder:"FORMAT" help:"auto, console or json (default: ${default}: console on a terminal, else json)."`
+	LogFormat string        `default:"auto" placeholder:"FORMAT" help:"auto, console, journal or json (default: ${default}: console on a terminal, journal where stderr is journald's, else json)."`
 	Linger    time.Duration `hidden:"" help:"End after so long with nothing held and no client."`
 	Detach    bool          `hidden:"" help:"Go on as nobody's child, and say \"ready\" on standard output."`
 	Detached  bool          `hidden:"" help:"Be what --detach started."`

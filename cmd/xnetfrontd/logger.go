@@ -2,33 +2,99 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"slices"
 
+	systemd "github.com/coreos/go-systemd/v22/journal"
 	"go.uber.org/zap"
+	"go.uber.org/zap/buffer"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/journal"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/repeats"
 )
 
-// newLogger logs to stderr: readable lines on a terminal, and otherwise a JSON object
-// each, which journald stores as one message.
+// newLogger logs to stderr, as readable lines or as a JSON object each, or past it to
+// the journal, with fields that can be searched for. Repeats are left out and counted.
 func newLogger(c config.Log) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(c.Level)
 	if err != nil {
 		return nil, fmt.Errorf("log level: %w", err)
 	}
-	console := c.Format == "console" || c.Format == "auto" && isTerminal(os.Stderr)
+	format := c.Format
+	if format == "auto" {
+		format = suitable(os.Stderr)
+	}
+	if format != "journal" {
+		return zap.New(repeats.NewCore(streamCore(format, level))), nil
+	}
+	socket, err := journal.Dial(journal.DefaultSocket)
+	if err != nil {
+		log := zap.New(repeats.NewCore(streamCore("json", level)))
+		log.Warn("the journal cannot be written to: its lines go to standard error", problem(err), event(eventNoJournal))
+		return log, nil
+	}
+	return zap.New(repeats.NewCore(journal.NewCore(socket, level))), nil
+}
+
+// suitable is the format for a log to f.
+func suitable(f *os.File) string {
+	switch {
+	case isTerminal(f):
+		return "console"
+	case isJournal(f):
+		return "journal"
+	}
+	return "json"
+}
+
+// streamCore logs to stderr.
+func streamCore(format string, level zapcore.Level) zapcore.Core {
 	enc := zap.NewProductionEncoderConfig()
 	enc.TimeKey = "time"
-	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder
-	if console {
+	if format == "console" {
 		enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		enc.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder
+		return zapcore.NewCore(consoleEncoder{zapcore.NewConsoleEncoder(enc)}, zapcore.Lock(os.Stderr), level)
 	}
-	return zap.New(zapcore.NewCore(encoder(enc), zapcore.Lock(os.Stderr), level)), nil
+	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	return zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(os.Stderr), level)
+}
+
+// consoleEncoder leaves out what is for programs.
+type consoleEncoder struct{ zapcore.Encoder }
+
+func (e consoleEncoder) Clone() zapcore.Encoder { return consoleEncoder{e.Encoder.Clone()} }
+
+func (e consoleEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	isID := func(f zapcore.Field) bool { return f.Key == "message_id" }
+	return e.Encoder.EncodeEntry(entry, slices.DeleteFunc(slices.Clone(fields), isID))
+}
+
+// noteFailure notes in the journal why the program ends with this exit code, if w is the
+// journal's stream: a plain line would have neither a priority nor a message id there.
+func noteFailure(w io.Writer, failure error, code int) bool {
+	if f, ok := w.(*os.File); !ok || !isJournal(f) {
+		return false
+	}
+	socket, err := journal.Dial(journal.DefaultSocket)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = socket.Close() }() // what is sent is sent
+	log := zap.New(journal.NewCore(socket, zap.InfoLevel))
+	log.Error(oneLine(failure), zap.Int("exit_code", code), event(eventFailed))
+	return log.Sync() == nil
+}
+
+// isJournal tells whether f is standard error and goes to the journal, as systemd says in
+// JOURNAL_STREAM (systemd.exec(5)).
+func isJournal(f *os.File) bool {
+	ok, err := systemd.StderrIsJournalStream()
+	return f == os.Stderr && ok && err == nil
 }
 
 func isTerminal(f *os.File) bool {

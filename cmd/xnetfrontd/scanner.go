@@ -73,7 +73,7 @@ func (s *scanner) run(ctx context.Context, scans chan<- []netfront.Vif) {
 			wait = retryMin
 		}
 		pause := wait/2 + rand.N(wait/2+1)
-		s.log.Error("the guest's vifs are not watched", zap.Error(err), zap.Duration("retry_in", pause))
+		s.log.Warn("the guest's vifs are not watched", problem(err), zap.Duration("retry_in", pause), event(eventUnwatched))
 		select {
 		case <-ctx.Done():
 			return

@@ -78,7 +78,7 @@ func (s *service) serve(ctx context.Context) {
 		err = errors.Join(err, s.guard(s.close))
 		if ctx.Err() != nil {
 			if err != nil {
-				s.log.Error("stopped, but not cleanly", zap.String("error", oneLine(err)))
+				s.log.Error("stopped, but not cleanly", problem(err), event(eventNotClean))
 			}
 			return
 		}
@@ -159,7 +159,8 @@ func (s *service) note(err error) (again bool) {
 // report logs why the vif is not served. What is as the last time is worth a line
 // only to those who look closely.
 func (s *service) report(err error, again bool, pause time.Duration) {
-	fields := []zap.Field{zap.String("error", oneLine(err)), zap.Duration("retry_in", pause)}
+	kind, cause := notServed(err)
+	fields := []zap.Field{zap.String("cause", cause), problem(err), zap.Duration("retry_in", pause), event(kind)}
 	var p *panicError
 	if errors.As(err, &p) {
 		fields = append(fields, zap.String("stack", p.stack))

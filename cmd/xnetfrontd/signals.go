@@ -58,9 +58,9 @@ func (s *signals) watch() {
 			if sig == unix.SIGHUP {
 				continue
 			}
-			s.log.Error("forced to stop by a second signal", zap.Stringer("signal", sig))
+			s.log.Error("forced to stop by a second signal", zap.Stringer("signal", sig), event(eventForced))
 		case <-limit:
-			s.log.Error("stop took too long: ending as it is", zap.Duration("limit", stopLimit))
+			s.log.Error("stop took too long: ending as it is", zap.Duration("limit", stopLimit), event(eventForced))
 		}
 		os.Exit(exitRuntime)
 	}
@@ -82,10 +82,10 @@ func (s *signals) untilEnd() bool {
 				}
 				continue
 			case unix.SIGUSR2:
-				s.log.Info("leaving", zap.Stringer("signal", sig))
+				s.log.Info("leaving", zap.Stringer("signal", sig), event(eventStopping))
 				s.end(netfront.ErrLeave)
 			default:
-				s.log.Info("stopping", zap.Stringer("signal", sig))
+				s.log.Info("stopping", zap.Stringer("signal", sig), event(eventStopping))
 				s.end(nil)
 			}
 			return true

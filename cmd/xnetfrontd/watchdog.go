@@ -23,7 +23,7 @@ func feedWatchdog(ctx context.Context, interval time.Duration, alive func(timeou
 		case err == nil:
 			feed()
 		case fed: // once is enough: there is no more to be said before the end
-			log.Error("the watchdog is not fed", zap.Error(err), zap.Duration("limit", interval))
+			log.Error("the watchdog is not fed", problem(err), zap.Duration("limit", interval), event(eventUnfed))
 		}
 		fed = err == nil
 		select {

@@ -89,7 +89,7 @@ func Run(o RunOptions) (err error) {
 		case got := <-signals:
 			if busy := s.End(); busy != "" {
 				o.Log.Warn("not ending: what is held would be lost with it; stop the daemon instead, and it ends by itself when nothing is held",
-					zap.Stringer("signal", got), zap.String("held", busy))
+					zap.Stringer("signal", got), zap.String("held", busy), event(EventHolderStays))
 			}
 		}
 	}

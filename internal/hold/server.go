@@ -175,7 +175,7 @@ func (s *Server) start(conn *net.UnixConn) {
 func (s *Server) finish(conn *net.UnixConn) {
 	if fault := recover(); fault != nil {
 		s.say(func(l *zap.Logger) {
-			l.Error("fault while serving a client", zap.Any("fault", fault), zap.Stack("stack"))
+			l.Error("fault while serving a client", zap.Any("fault", fault), zap.Stack("stack"), event(EventHolderFault))
 		})
 	}
 	_ = conn.Close()

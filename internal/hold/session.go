@@ -118,7 +118,7 @@ func (c *session) put(m message, fds []int) error {
 	case taken:
 		c.say(func(l *zap.Logger) {
 			l.Info("put", zap.String("key", b.Key), zap.Int("descriptors", len(fds)), zap.Bool("replaced", old != nil),
-				zap.Bool("parked", b.Parked != ""), zap.Int32("pid", c.pid))
+				zap.Bool("parked", b.Parked != ""), zap.Int32("pid", c.pid), event(EventBundle))
 		})
 	}
 	return c.answer(message{op: opDone}, nil)
@@ -136,7 +136,9 @@ func (c *session) get(m message) error {
 func (c *session) drop(m message) error {
 	if h := c.store.drop(m.key); h != nil {
 		c.store.release(h)
-		c.say(func(l *zap.Logger) { l.Info("drop", zap.String("key", m.key), zap.Int32("pid", c.pid)) })
+		c.say(func(l *zap.Logger) {
+			l.Info("drop", zap.String("key", m.key), zap.Int32("pid", c.pid), event(EventBundle))
+		})
 		defer c.settle()
 	}
 	return c.answer(message{op: opDone}, nil)
@@ -153,7 +155,7 @@ func (c *session) park(m message) error {
 		return c.answer(refusal(err), nil)
 	}
 	c.say(func(l *zap.Logger) {
-		l.Info("park", zap.String("key", m.key), zap.String("id", m.parked), zap.Int32("pid", c.pid))
+		l.Info("park", zap.String("key", m.key), zap.String("id", m.parked), zap.Int32("pid", c.pid), event(EventBundle))
 	})
 	return c.answer(message{op: opDone}, nil)
 }

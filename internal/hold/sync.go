@@ -69,7 +69,7 @@ func (k *Keeper) connect(ctx context.Context) (<-chan struct{}, error) {
 	k.synced, k.loaded, k.lastErr = true, true, nil
 	k.wake()
 	k.mu.Unlock()
-	k.opts.Log.Info("holder has everything", zap.String("socket", k.opts.Socket))
+	k.opts.Log.Info("holder has everything", zap.String("socket", k.opts.Socket), event(EventHolderReady))
 	if k.opts.Report != nil {
 		k.opts.Report(nil)
 	}
@@ -87,7 +87,7 @@ func (k *Keeper) lost(err error) {
 	if !news {
 		return
 	}
-	k.opts.Log.Warn("no holder: a crash of this process would now lose the connections", zap.Error(err))
+	k.opts.Log.Warn("no holder: a crash of this process would now lose the connections", zap.String("socket", k.opts.Socket), problem(err), event(EventNoHolder))
 	if k.opts.Report != nil {
 		k.opts.Report(err)
 	}

@@ -49,8 +49,6 @@ func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return nil
 }
 
-// Sync is part of [zapcore.Core]. There is nothing to wait for.
-func (c *Core) Sync() error {
-	c.out.flush()
-	return nil
-}
+// Sync is part of [zapcore.Core]. There is nothing to wait for; it fails if entries are
+// lost and journald cannot be told even that.
+func (c *Core) Sync() error { return c.out.flush() }

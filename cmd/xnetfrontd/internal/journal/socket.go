@@ -58,13 +58,11 @@ func (s *Socket) write(entry []byte) {
 	}
 }
 
-// flush says what is to be said of entries that were lost, if journald takes it now.
-func (s *Socket) flush() {
+// flush says what is to be said of entries that were lost.
+func (s *Socket) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.report(); err != nil {
-		s.reason = err
-	}
+	return s.report()
 }
 
 // report needs s.mu.
