@@ -26,6 +26,7 @@ type Status struct {
 	Backend      string            `json:"backend"`       // path of its directory
 	BackendDomID uint16            `json:"backend_domid"` //
 	BackendState string            `json:"backend_state"`
+	BackendSince time.Time         `json:"backend_since"`   // of BackendState, as far as it was seen
 	Connects     uint64            `json:"connects"`        // connections since the start, rebinds of the backend among them
 	TakenOver    bool              `json:"taken_over"`      // the connection that stands was begun by an earlier process
 	Ended        map[string]uint64 `json:"ended,omitempty"` // connections that ended, by cause
@@ -80,6 +81,7 @@ type view struct {
 	reason       error
 	address      address
 	backendState netif.State
+	backendSince time.Time
 	connects     uint64
 	takenOver    bool
 	ended        map[string]uint64
@@ -101,7 +103,7 @@ func (d *Device) Status() Status {
 	s := Status{
 		DevID: d.cfg.DevID, TAP: d.link.Name(), IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
-		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(),
+		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
 		GrantLimit: limit,
 		Connects:   v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
@@ -142,7 +144,7 @@ func (d *Device) setState(st netif.State, reason error) {
 		v.state, v.reason = st, reason
 		if st == netif.StateConnected {
 			v.connects++
-			v.backendState = st
+			v.setBackend(st)
 		}
 	})
 	d.log.Debug("state", zap.Stringer("state", st))
@@ -159,7 +161,14 @@ func (d *Device) setEnded(cause string) {
 }
 
 func (d *Device) setBackendState(st netif.State) {
-	d.update(func(v *view) { v.backendState = st })
+	d.update(func(v *view) { v.setBackend(st) })
+}
+
+// setBackend notes the backend's state, and since when it is so.
+func (v *view) setBackend(st netif.State) {
+	if v.backendState != st || v.backendSince.IsZero() {
+		v.backendState, v.backendSince = st, time.Now()
+	}
 }
 
 func (d *Device) setAddress(a address) {
