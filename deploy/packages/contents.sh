@@ -22,6 +22,9 @@ cat >"$work/files" <<'END'
 -rw-r--r-- ./usr/share/bash-completion/completions/xnetfrontd
 -rw-r--r-- ./usr/share/doc/xnetfrontd/copyright
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/60-xnf.network
+-rw-r--r-- ./usr/share/doc/xnetfrontd/examples/NetworkManager/60-xnf.conf
+-rw-r--r-- ./usr/share/doc/xnetfrontd/examples/NetworkManager/xnf0.nmconnection
+-rw-r--r-- ./usr/share/doc/xnetfrontd/examples/ifupdown/xnf0
 -rw-r--r-- ./usr/share/doc/xnetfrontd/install.md
 -rw-r--r-- ./usr/share/doc/xnetfrontd/third-party-notices
 -rw-r--r-- ./usr/share/fish/vendor_completions.d/xnetfrontd.fish

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+)
+
+// command runs a program in the daemon's namespace to its end.
+func (m *machine) command(name string, args ...string) (output string, err error) {
+	m.t.Helper()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(m.t.Context(), name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := m.space.Start(cmd); err != nil {
+		m.t.Fatal(err)
+	}
+	err = cmd.Wait()
+	return out.String(), err
+}
+
+// addresses are those of a link that somebody has given it.
+func (m *machine) addresses(name string) []string {
+	m.t.Helper()
+	list, err := m.space.Links.AddrList(m.link(name), unix.AF_UNSPEC)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var texts []string
+	for _, a := range list {
+		if !a.IP.IsLinkLocalUnicast() {
+			texts = append(texts, a.IPNet.String())
+		}
+	}
+	slices.Sort(texts)
+	return texts
+}
+
+// The example for ifupdown, used as Debian does. ifup fails on IPv6 without a carrier if
+// it waits until the address is known to be nobody else's.
+func TestAddressesOfTheExampleForIfupdownComeWithoutACarrierAndOutliveIt(t *testing.T) {
+	if _, err := exec.LookPath("ifup"); err != nil {
+		t.Skip("needs ifupdown")
+	}
+	const example = "../../deploy/ifupdown/xnf0"
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	d := m.start("--vif", "0") // its backend is not there yet: no carrier
+	d.await("READY=1")
+	if out, err := m.command("ifup", "--no-scripts", "--state-dir", t.TempDir(), "-i", example, "xnf0"); err != nil {
+		t.Fatalf("ifup: %v: %s", err, out)
+	}
+	want := []string{"192.0.2.10/24", "2001:db8::10/64"}
+	check := func(when string) {
+		t.Helper()
+		if got := m.addresses("xnf0"); !slices.Equal(got, want) {
+			t.Errorf("%s: addresses %s, want %s", when, got, want)
+		}
+	}
+	check("before the first carrier")
+	m.startBackend()
+	m.awaitVif("connected", "0", connectedAs(0))
+	for range 2 {
+		m.detach(0)
+		m.awaitVif("detached", "0", isWaiting)
+		check("the carrier is lost")
+		m.attach(0, 0)
+		m.awaitVif("attached again", "0", connectedAs(0))
+		check("the carrier is back")
+	}
+}
+
+func TestExamplesOfAddressesAreInThePackages(t *testing.T) {
+	list, err := os.ReadFile("../../deploy/packages/nfpm.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"networkd", "ifupdown", "NetworkManager"} {
+		files, err := filepath.Glob("../../deploy/" + folder + "/*")
+		if err != nil || len(files) == 0 {
+			t.Errorf("no example in deploy/%s: %v", folder, err)
+		}
+		for _, f := range files {
+			if src := "- src: " + strings.TrimPrefix(f, "../../") + "\n"; !strings.Contains(string(list), src) {
+				t.Errorf("not in the packages: %s", f)
+			}
+		}
+	}
+}
