@@ -13,6 +13,7 @@ cat >"$work/files" <<'END'
 -rw-r--r-- ./etc/xnetfrontd/xnetfrontd.toml
 -rwxr-xr-x ./usr/bin/xnetfrontd
 -rw-r--r-- ./usr/lib/modules-load.d/xnetfrontd.conf
+-rw-r--r-- ./usr/lib/systemd/catalog/xnetfrontd.catalog
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-claim.service
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.service
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.socket

@@ -160,12 +160,16 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
 		d.setState(netif.StateClosed, err)
-		kind, level := ending(cause(err))
-		fields := []zap.Field{zap.String("cause", cause(err)), problem(err), zap.Duration("retry_in", wait), event(kind)}
+		why := cause(err)
+		if d.replugged && errors.Is(err, errBackendClosed) {
+			why = "detached" // for which the toolstack has the backend close it
+		}
+		kind, level := ending(why)
+		fields := []zap.Field{zap.String("cause", why), problem(err), zap.Duration("retry_in", wait), event(kind)}
 		if p := (*panicError)(nil); errors.As(err, &p) {
 			fields = append(fields, zap.String("stack", p.stack))
 		}
-		d.setEnded(cause(err))
+		d.setEnded(why)
 		d.log.Log(level, "disconnected", fields...)
 		select {
 		case <-ctx.Done():

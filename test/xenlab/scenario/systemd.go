@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
 
@@ -126,36 +127,50 @@ func (d *debian) look() {
 	d.journal()
 }
 
-// journal wants the daemon's lines in the journal, with their fields.
+// journal wants the daemon's start and its connection in the journal.
 func (d *debian) journal() {
-	type entry struct {
-		Unit    string `json:"_SYSTEMD_UNIT"`
-		Message string `json:"MESSAGE"`
+	d.noted(entry{Message: "ready (version " + firstVersion + ", control /run/xnetfrontd/control.sock)", Priority: "6"})
+	d.noted(entry{ID: netfront.EventConnected, Priority: "6", VIF: "0", TAP: "xnf0", Backend: "0"}, "VIF=0")
+	if out := d.sh("journalctl --no-pager --catalog --unit xnetfrontd MESSAGE_ID=" + netfront.EventConnected); !strings.Contains(out, "Subject: Vif 0 is connected") {
+		d.t.Errorf("journalctl --catalog does not explain the connection: %s", out)
 	}
-	type line struct {
-		Level   string `json:"level"`
-		Text    string `json:"msg"`
-		Vif     *int   `json:"vif"`
-		TAP     string `json:"tap"`
-		Version string `json:"version"`
-	}
-	said := map[string]line{}
-	for text := range strings.Lines(run(d.t, d.u.Guest, "journalctl", "--unit", daemonUnit, "--output=json", "--no-pager")) {
+}
+
+// entry is what the journal has of a line of the daemon's.
+type entry struct {
+	Unit     string `json:"_SYSTEMD_UNIT"`
+	Message  string `json:"MESSAGE"`
+	ID       string `json:"MESSAGE_ID"`
+	Priority string `json:"PRIORITY"`
+	VIF      string `json:"VIF"`
+	TAP      string `json:"TAP"`
+	Backend  string `json:"BACKEND"`
+	Cause    string `json:"CAUSE"`
+}
+
+// noted wants an entry among those that journalctl finds with these matches: one with the
+// fields of want that are not empty.
+func (d *debian) noted(want entry, matches ...string) {
+	argv := append([]string{"journalctl", "--unit", daemonUnit, "--output=json", "--no-pager"}, matches...)
+	out := run(d.t, d.u.Guest, argv...)
+	for text := range strings.Lines(out) {
 		var e entry
 		d.t.NoError(json.Unmarshal([]byte(text), &e), "a line of the journal")
-		var l line
-		if e.Unit == daemonUnit && strings.HasPrefix(e.Message, "{") {
-			d.t.NoError(json.Unmarshal([]byte(e.Message), &l), "a line of the daemon")
-			d.t.Logf("journal: %s", e.Message)
-			said[l.Text] = l
+		masked := e
+		for _, f := range []struct{ want, got *string }{
+			{&want.Unit, &masked.Unit}, {&want.Message, &masked.Message}, {&want.ID, &masked.ID}, {&want.Priority, &masked.Priority},
+			{&want.VIF, &masked.VIF}, {&want.TAP, &masked.TAP}, {&want.Backend, &masked.Backend}, {&want.Cause, &masked.Cause},
+		} {
+			if *f.want == "" {
+				*f.got = ""
+			}
+		}
+		if masked == want {
+			d.t.Logf("journal: %+v", e)
+			return
 		}
 	}
-	if l := said["connected"]; l.Vif == nil || *l.Vif != 0 || l.TAP != "xnf0" || l.Level != "info" {
-		d.t.Errorf("the journal has no line of the connection with its fields: %+v", said)
-	}
-	if l := said["ready"]; l.Version != firstVersion {
-		d.t.Errorf("the journal has no line of the start with its version: %+v", said)
-	}
+	d.t.Errorf("%s has no %+v: %s", strings.Join(argv, " "), want, out)
 }
 
 // kill kills the daemon and waits until systemd has started the next one.
@@ -197,6 +212,8 @@ func (d *debian) detach() {
 	began := time.Now()
 	run(t, t.Dom0, append([]string{"xl", "network-attach", d.u.Name}, d.u.Config.Vifs[0].Spec()...)...)
 	d.served()
+	d.noted(entry{Unit: daemonUnit, ID: netfront.EventDetached, Priority: "4", VIF: "0", TAP: "xnf0", Cause: "detached"}, "CAUSE=detached")
+	d.noted(entry{ID: netfront.EventDetached}, "--priority=warning", "VIF=0")
 	t.Reportf("attached again: served after %.1f s", time.Since(began).Seconds())
 	d.healthy()
 }
@@ -229,7 +246,7 @@ func (d *debian) reboot() {
 		t.Errorf("the file system was not unmounted: %s", out)
 	}
 	before := d.sh("journalctl --boot=-1 --no-pager -o short-monotonic --unit xnetfrontd.service --unit xnetfrontd-hold.service | tail -20")
-	for _, want := range []string{`"left_to_the_next":false`, daemonUnit + ": Deactivated successfully", holderUnit + ": Deactivated successfully"} {
+	for _, want := range []string{"stopped (left to the next false)", daemonUnit + ": Deactivated successfully", holderUnit + ": Deactivated successfully"} {
 		if !strings.Contains(before, want) {
 			t.Errorf("the shutdown did not stop everything in order: %s", before)
 		}
