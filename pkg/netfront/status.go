@@ -122,7 +122,13 @@ func (d *Device) Status() Status {
 }
 
 func (q *TxQueue) status() DirectionStatus {
-	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header(), OldestInFlight: q.ages.oldestFor()}
+	s := DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header()}
+	// The queue takes responses when it needs maps, and not before. What has been answered
+	// does not grow older meanwhile.
+	if s.Ring.RspProd != s.Ring.ReqProd {
+		s.OldestInFlight = q.ages.oldestFor()
+	}
+	return s
 }
 
 func (q *RxQueue) status() DirectionStatus {
