@@ -12,6 +12,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/controlserver"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/metrics"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/privilege"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
@@ -76,6 +77,7 @@ type daemonRun struct {
 // serve is the daemon: it makes the TAPs, tells systemd, and serves the vifs until ctx
 // ends. With netfront.ErrLeave as the cause of that, the vifs are left as they are.
 func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan struct{}) (err error) {
+	passed := metrics.Passed(d.log) // before any process is started
 	super := newSupervisor(cfg, d.log)
 	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log, privileged: d.privileged}
 	var keeper *hold.Keeper
@@ -113,6 +115,12 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
+	figures, err := d.startMetrics(cfg.Metrics, passed, report.Status, keeper)
+	if err != nil {
+		super.stop(nil)
+		return err
+	}
+	defer func() { err = errors.Join(err, figures.Close()) }()
 
 	tell := newTeller(d.log)
 	tell.ready()
