@@ -17,6 +17,7 @@ cat >"$work/files" <<'END'
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-claim.service
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.service
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.socket
+-rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-metrics.socket
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd.service
 -rw-r--r-- ./usr/lib/sysusers.d/xnetfrontd.conf
 -rw-r--r-- ./usr/lib/udev/rules.d/60-xnetfrontd.rules
