@@ -128,10 +128,15 @@ build_debian() {
   mkdir -p "$tree"/etc/systemd/system/sysinit.target.wants "$tree"/etc/systemd/system.conf.d
   ln -s ../xenlab-agent.service "$tree/etc/systemd/system/sysinit.target.wants/"
   install -m644 "$HERE/debian/quiet.conf" "$tree/etc/systemd/system.conf.d/"
-  # The console is the agent's.
-  for unit in serial-getty@hvc0 getty@tty1 systemd-firstboot; do
-    ln -sf /dev/null "$tree/etc/systemd/system/$unit.service"
+  grep -v '^#' "$HERE/debian/masked" | while read -r unit; do
+    [[ -z $unit ]] || ln -sf /dev/null "$tree/etc/systemd/system/$unit"
   done
+  # They find nothing to do here, and run, all of them, at every daemon-reload.
+  mkdir -p "$tree"/etc/systemd/{system-generators,system/systemd-udev-trigger.service.d}
+  for unit in "$tree"/usr/lib/systemd/system-generators/*; do
+    ln -s /dev/null "$tree/etc/systemd/system-generators/$(basename "$unit")"
+  done
+  install -m644 "$HERE/debian/coldplug.conf" "$tree/etc/systemd/system/systemd-udev-trigger.service.d/"
   echo '/dev/xvda / ext4 noatime 0 0' >"$tree/etc/fstab"
   echo debian >"$tree/etc/hostname"
   printf '127.0.0.1 localhost debian\n::1 localhost\n' >"$tree/etc/hosts"
