@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
@@ -95,6 +96,7 @@ func report(w io.Writer, err error) int {
 type testCmd struct {
 	Scenario []string `placeholder:"NAME,..." help:"Only these."`
 	Keep     bool     `help:"Stop at the first failure and give a prompt where it happened."`
+	Boots    int      `default:"2" placeholder:"N" help:"So many Xens at a time, if there are CPUs and memory for them (default: 2); one with --keep."`
 	Verbose  bool     `short:"v" help:"Print what scenarios log."`
 	buildFlags
 }
@@ -107,7 +109,14 @@ func (c *testCmd) Run(e *env) error {
 	if err != nil {
 		return usageError{err}
 	}
-	return c.run(e, chosen, c.Verbose, c.Keep)
+	if c.Boots < 1 {
+		return usageError{fmt.Errorf("--boots %d: want at least 1", c.Boots)}
+	}
+	if c.Keep {
+		c.Boots = 1 // with two, the other one's scenario would go on behind the prompt
+	}
+	r := &scenario.Runner{Out: e.out, Source: e.source, Verbose: c.Verbose, Keep: c.Keep, Boots: c.Boots}
+	return c.run(e, r, chosen)
 }
 
 type imagesCmd struct{}
@@ -134,19 +143,20 @@ func (listCmd) Run(e *env) error {
 }
 
 // run runs scenarios and prints the totals.
-func (b *buildFlags) run(e *env, chosen []scenario.Scenario, verbose, keep bool) (err error) {
+func (b *buildFlags) run(e *env, r *scenario.Runner, chosen []scenario.Scenario) (err error) {
+	begun := time.Now()
 	p, err := b.prepare(e)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	r := &scenario.Runner{Out: e.out, Source: e.source, Verbose: verbose, Keep: keep, Boot: p.boot}
+	r.Boot = p.boot
 	defer func() { err = errors.Join(err, r.Close()) }()
 	err = r.Run(e.ctx, chosen)
-	if err == nil && keep && r.Failed > 0 {
+	if err == nil && r.Keep && r.Failed > 0 {
 		err = prompt(e, r.Lab())
 	}
-	fmt.Fprintf(e.out, "%d passed, %d failed\n", r.Passed, r.Failed)
+	fmt.Fprintf(e.out, "%d passed, %d failed, in %s\n", r.Passed, r.Failed, time.Since(begun).Round(time.Second))
 	if err == nil && r.Failed > 0 {
 		err = errFailed
 	}

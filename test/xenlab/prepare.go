@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
@@ -30,7 +31,9 @@ type prepared struct {
 	agent  string
 	daemon string
 	logs   string
-	boots  int
+
+	mu    sync.Mutex
+	boots int
 }
 
 // prepare builds what is missing. Its errors say what to do.
@@ -117,9 +120,13 @@ func dropOldRuns(dir string) error {
 // boot boots a lab with at least this memory. Each boot of a run has a folder of its
 // own, except that the first one's is the run's.
 func (p *prepared) boot(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, error) {
+	p.mu.Lock()
+	p.boots++
+	n := p.boots
+	p.mu.Unlock()
 	dir := p.logs
-	if p.boots++; p.boots > 1 {
-		dir = filepath.Join(dir, fmt.Sprintf("boot%d", p.boots))
+	if n > 1 {
+		dir = filepath.Join(dir, fmt.Sprintf("boot%d", n))
 	}
 	return lab.Boot(ctx, lab.Options{
 		Images: p.images, RunDir: dir, Agent: p.agent, Daemon: p.daemon,

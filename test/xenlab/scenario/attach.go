@@ -18,6 +18,7 @@ func attach() Scenario {
 		Name: "attach",
 		Proves: "two vifs at once; one is detached while it runs, and libxl need not force it; attached again it is served by the same TAP with the same " +
 			"addresses, by the same daemon; the other vif loses no packet meanwhile",
+		Takes: 13 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			plug(t, u, 1, lab.VifConfig{})

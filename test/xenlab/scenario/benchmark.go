@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"time"
+
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/bench"
 )
 
@@ -11,6 +13,7 @@ func benchmark() Scenario {
 		Name: "bench",
 		Proves: "make bench-xen works: the vif goes from nobody to the kernel's xen-netfront, to xnetfrontd and back under iperf3 and ping, " +
 			"with offloads off and on; the figures themselves prove nothing",
+		Takes: 15 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			metrics, err := bench.Choose([]string{"plain-rx", "udp-tx", "ping"})

@@ -1,6 +1,10 @@
 package scenario
 
-import "github.com/xnetfrontd/xnetfrontd/test/xenlab/agent/traffic"
+import (
+	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/test/xenlab/agent/traffic"
+)
 
 const mib = 1 << 20
 
@@ -9,6 +13,7 @@ func bulk() Scenario {
 		Name: "bulk",
 		Proves: "64 MiB each way with the same SHA-256 at both ends, in super-frames that dom0's vif sees, " +
 			"and checksums that a third host behind dom0's bridge finds right, both those that dom0 leaves blank and those that it finishes",
+		Takes: 27 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			s := serve(t, u, 0, numberGuest)

@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
@@ -11,6 +12,7 @@ func connect() Scenario {
 	return Scenario{
 		Name:   "connect",
 		Proves: "a vif connects: backend state 4, carrier in dom0, ping both ways over IPv4 and IPv6, with an MTU of 1500 and of 9000",
+		Takes:  15 * time.Second,
 		Run: func(t *T) {
 			for _, mtu := range []int{1500, 9000} {
 				connectWithMTU(t, mtu)

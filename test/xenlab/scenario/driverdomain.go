@@ -26,6 +26,7 @@ func driverDomain() Scenario {
 		Name: "driverdomain",
 		Proves: "the backend is in a driver domain, which is destroyed under traffic; 10 s later the vif is attached to another driver domain: a TCP session through both goes on with the same hashes, " +
 			"on the same TAP of the same daemon, and nothing passes for hardly longer than the absence",
+		Takes:   38 * time.Second,
 		Timeout: 6 * time.Minute,
 		Run: func(t *T) {
 			u := t.SharedDomU()

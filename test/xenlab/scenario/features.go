@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/agent/traffic"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
@@ -21,6 +22,7 @@ func features() Scenario {
 		Name: "features",
 		Proves: "each feature can be missing and traffic goes on without it: GSO, scatter-gather and IPv6 checksums taken out of the backend's directory, " +
 			"checksums switched off in the guest, split event channels switched off in netback, segmentation, checksums and scatter-gather switched off on dom0's vif by ethtool",
+		Takes: 27 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			for _, r := range refusals() {

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
@@ -15,6 +16,7 @@ func frontends() Scenario {
 		Name: "frontends",
 		Proves: "a guest with xnetfrontd and one with the kernel's xen-netfront talk through the bridge: " +
 			"TCP both ways over IPv4 and IPv6, and no packet of a UDP stream lost, repeated, out of order or changed",
+		Takes: 19 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			other := t.DomU(lab.DomUConfig{Name: "kernel", Vifs: []lab.VifConfig{{}}})

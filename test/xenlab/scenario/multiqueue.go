@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
@@ -23,6 +24,7 @@ func multiqueue() Scenario {
 		Name: "multiqueue",
 		Proves: "2 queue pairs both carry traffic both ways, as netback counts it; at the default limit of 1024 granted pages check says " +
 			"that 2 full queues do not fit, run makes do with what fits where it may not raise the limit, and raises it where it may",
+		Takes: 11 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			t.NoError(u.InstallDaemon(t.Context()), "install the daemon")

@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
@@ -15,6 +16,7 @@ func rate() Scenario {
 		Name: "rate",
 		Proves: "on a vif with rate=5Mb/s TCP from the guest runs near the limit, pings go on under that load, " +
 			"and neither a watchdog nor a reconnect takes the waiting backend for a dead one",
+		Takes: 10 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			plug(t, u, 1, lab.VifConfig{Rate: fmt.Sprintf("%dMb/s", rateMbit)})

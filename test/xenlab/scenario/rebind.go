@@ -15,6 +15,7 @@ func rebind() Scenario {
 		Name: "rebind",
 		Proves: "netback's device is unbound and bound again, three times, under TCP flows both ways: they go on with the same hashes on the same rings, " +
 			"Xen has the same grants mapped as before, and none after a stop",
+		Takes: 9 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			s := serve(t, u, 0, numberGuest)

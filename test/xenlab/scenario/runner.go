@@ -1,188 +1,143 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
 
-const (
-	defaultTimeout = 5 * time.Minute
-	// afterTimeout is for the evidence and for the cleanups, each.
-	afterTimeout = 3 * time.Minute
-)
-
-// Runner runs scenarios, one after the other, in one lab.
+// Runner runs scenarios, in one lab one after the other, or in several labs at a time.
 type Runner struct {
-	// Boot boots the lab, with at least this memory. It is called before the first
-	// scenario, and again after one that has brought Xen or dom0 down.
+	// Boot boots a lab, with at least this memory. It is called for the first scenario of
+	// each lab, and again after one that has brought Xen or dom0 down; by several
+	// goroutines if Boots is more than one.
 	Boot    func(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, error)
+	Boots   int // labs at a time, if the machine has room for them; 0 is 1
 	Out     io.Writer
 	Source  string // root of the sources, for what a scenario builds of them
 	Verbose bool
-	// Keep ends the run at the first failure and leaves everything as it is then.
+	// Keep ends the run at the first failure and leaves everything as it is then. It is
+	// for one lab at a time.
 	Keep bool
 
 	Passed, Failed int
 
-	lab        *lab.Lab
-	shared     *lab.DomU
-	sharedMade int
+	machines []*machine
+
+	mu sync.Mutex // for the two counts, and for lines that go to Out
 }
 
-// Lab is the lab that runs, or nil.
-func (r *Runner) Lab() *lab.Lab { return r.lab }
+// Lab is the first lab if it runs, or nil.
+func (r *Runner) Lab() *lab.Lab {
+	if len(r.machines) == 0 {
+		return nil
+	}
+	return r.machines[0].lab
+}
 
-// Run runs scenarios and prints a line for each. It returns an error if the lab does
-// not boot, or ctx ends: the rest did not run then.
+// Run runs scenarios and prints a line for each when it ends. It returns an error if a
+// lab does not boot, which others survive, or ctx ends: the rest did not run then.
 func (r *Runner) Run(ctx context.Context, all []Scenario) error {
 	mem, dom0Mem := 0, 0
 	for _, s := range all {
 		mem, dom0Mem = max(mem, s.MemMiB), max(dom0Mem, s.Dom0MemMiB)
 	}
-	for i := range all {
-		if err := r.ensureLab(ctx, mem, dom0Mem); err != nil {
-			return err
-		}
-		ok, err := r.run(ctx, &all[i])
-		if err != nil {
-			return err
-		}
-		if !ok && r.Keep {
-			return nil
-		}
+	labs, why := lab.Room(max(1, min(r.Boots, len(all))), mem)
+	if why != "" {
+		r.printf("%s\n", why)
 	}
-	return nil
-}
-
-// Close ends the lab.
-func (r *Runner) Close() error {
-	if r.lab == nil {
-		return nil
+	waiting := newQueue(all, labs)
+	errs := make([]error, labs)
+	var running sync.WaitGroup
+	for i := range labs {
+		m := &machine{runner: r, memMiB: mem, dom0MemMiB: dom0Mem}
+		r.machines = append(r.machines, m)
+		running.Go(func() { errs[i] = m.serve(ctx, waiting) })
 	}
-	err := r.lab.Close()
-	r.lab, r.shared = nil, nil
-	return err
-}
-
-func (r *Runner) ensureLab(ctx context.Context, mem, dom0Mem int) error {
-	if r.lab != nil {
-		if r.lab.Dom0().Err() == nil {
-			return nil
-		}
-		if err := r.Close(); err != nil {
-			return err
-		}
-	}
-	begun := time.Now()
-	l, err := r.Boot(ctx, mem, dom0Mem)
-	if err != nil {
-		return err
-	}
-	r.lab = l
-	fmt.Fprintf(r.Out, "boot Xen and dom0%8s %5.1fs   logs in %s\n", "", time.Since(begun).Seconds(), l.RunDir())
-	return nil
-}
-
-// run runs one scenario. It is an error if there is no going on.
-func (r *Runner) run(ctx context.Context, s *Scenario) (ok bool, err error) {
-	timeout := s.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	timed, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the scenario's %s are over", timeout))
-	defer cancel()
-	t, err := r.newT(timed, s)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, t.log.Close()) }()
-	t.execute(s.Run)
-	took := time.Since(t.begun)
+	running.Wait()
 	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	after := context.WithoutCancel(ctx)
+	return errors.Join(errs...)
+}
+
+// Close ends the labs.
+func (r *Runner) Close() error {
+	var errs []error
+	for _, m := range r.machines {
+		errs = append(errs, m.close())
+	}
+	return errors.Join(errs...)
+}
+
+// queue is the scenarios that nobody has begun.
+type queue struct {
+	mu   sync.Mutex
+	left []Scenario
+}
+
+// newQueue keeps the order for one lab. Several have the longest ones first, so that no
+// long one is left when the others are idle.
+func newQueue(all []Scenario, labs int) *queue {
+	q := &queue{left: slices.Clone(all)}
+	if labs > 1 {
+		slices.SortStableFunc(q.left, func(a, b Scenario) int { return cmp.Compare(b.Takes, a.Takes) })
+	}
+	return q
+}
+
+// take returns the next scenario.
+func (q *queue) take() (s Scenario, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.left) == 0 {
+		return s, false
+	}
+	s, q.left = q.left[0], q.left[1:]
+	return s, true
+}
+
+// putBack is for a lab that cannot run what it has taken.
+func (q *queue) putBack(s Scenario) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.left = slices.Insert(q.left, 0, s)
+}
+
+// done counts and prints how a scenario has ended.
+func (r *Runner) done(s *Scenario, t *T, took time.Duration) {
+	var text strings.Builder
 	failed := t.Failed()
 	if failed {
-		t.saveEvidence(after)
-	}
-	if !failed || !r.Keep {
-		t.cleanUp(after)
-	}
-	if !failed && t.Failed() {
-		t.saveEvidence(after)
-	}
-	r.print(s, t, took)
-	return !t.Failed(), nil
-}
-
-func (r *Runner) print(s *Scenario, t *T, took time.Duration) {
-	if t.Failed() {
-		r.Failed++
 		reason, _, _ := strings.Cut(t.failures[0], "\n")
-		fmt.Fprintf(r.Out, "FAIL %-20s %5.1fs: %s; logs in %s\n", s.Name, took.Seconds(), reason, t.dir)
+		fmt.Fprintf(&text, "FAIL %-20s %5.1fs: %s; logs in %s\n", s.Name, took.Seconds(), reason, t.dir)
 	} else {
-		r.Passed++
-		fmt.Fprintf(r.Out, "ok   %-20s %5.1fs\n", s.Name, took.Seconds())
+		fmt.Fprintf(&text, "ok   %-20s %5.1fs\n", s.Name, took.Seconds())
 	}
 	for _, line := range t.reports {
-		fmt.Fprintf(r.Out, "     %s\n", line)
+		fmt.Fprintf(&text, "     %s\n", line)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if failed {
+		r.Failed++
+	} else {
+		r.Passed++
+	}
+	// A terminal that is gone must not fail what is proved.
+	_, _ = io.WriteString(r.Out, text.String())
 }
 
-// execute runs f, which may end by Goexit or panic, in a goroutine of its own.
-func (t *T) execute(f func(*T)) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				t.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		f(t)
-	}()
-	<-done
-}
-
-func (t *T) saveEvidence(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, afterTimeout)
-	defer cancel()
-	if err := t.Lab.SaveEvidence(ctx, t.dir); err != nil {
-		t.Logf("evidence that could not be had: %v", err)
-	}
-}
-
-// cleanUp calls the cleanups, the last one first, and gives up the shared domU if the
-// scenario has failed.
-func (t *T) cleanUp(ctx context.Context) {
-	ctx, cancel := context.WithTimeoutCause(ctx, afterTimeout, errors.New("the time for cleaning up is over"))
-	defer cancel()
-	for {
-		t.mu.Lock()
-		n := len(t.cleanups)
-		if n == 0 {
-			t.mu.Unlock()
-			break
-		}
-		f := t.cleanups[n-1]
-		t.cleanups = t.cleanups[:n-1]
-		t.mu.Unlock()
-		if err := f(ctx); err != nil {
-			t.Errorf("clean up: %v", err)
-		}
-	}
-	if t.shared && t.Failed() && t.runner.shared != nil {
-		if err := t.runner.shared.Destroy(ctx); err != nil {
-			t.Errorf("clean up: %v", err)
-		}
-		t.runner.shared = nil
-	}
+func (r *Runner) printf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.Out, format, args...)
 }

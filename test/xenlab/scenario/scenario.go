@@ -20,6 +20,7 @@ type Scenario struct {
 	Name    string        // what make test-xen SCENARIO= takes: a word
 	Proves  string        // one sentence, for the table in the docs
 	Timeout time.Duration // 0 is 5 minutes
+	Takes   time.Duration // about, on a quiet machine: the longest ones begin first
 	// MemMiB and Dom0MemMiB are what the lab must have for it, see lab.Options. The one
 	// boot for all has the most that one of them wants.
 	MemMiB, Dom0MemMiB int
@@ -32,11 +33,13 @@ type T struct {
 	Lab  *lab.Lab
 	Dom0 *lab.Guest
 
-	ctx    context.Context
-	runner *Runner
-	dir    string
-	log    *os.File
-	begun  time.Time
+	ctx     context.Context
+	runner  *Runner
+	machine *machine
+	name    string
+	dir     string
+	log     *os.File
+	begun   time.Time
 
 	mu       sync.Mutex
 	failures []string
@@ -64,7 +67,7 @@ func (t *T) write(line string) {
 	// A log that cannot be written must not fail what is proved.
 	_, _ = t.log.WriteString(line)
 	if t.runner.Verbose {
-		fmt.Fprint(t.runner.Out, "     ", line)
+		t.runner.printf("     %-12s %s", t.name, line)
 	}
 }
 
@@ -139,13 +142,14 @@ func (t *T) DomU(c lab.DomUConfig) *lab.DomU {
 // pays for its boot. After a failure the next one gets a new guest.
 func (t *T) SharedDomU() *lab.DomU {
 	t.shared = true
-	if t.runner.shared == nil {
-		t.runner.sharedMade++
-		d, err := t.Lab.CreateDomU(t.ctx, lab.DomUConfig{Name: fmt.Sprintf("shared%d", t.runner.sharedMade), Vifs: []lab.VifConfig{{}}})
-		t.runner.shared = d
+	m := t.machine
+	if m.shared == nil {
+		m.sharedMade++
+		d, err := t.Lab.CreateDomU(t.ctx, lab.DomUConfig{Name: fmt.Sprintf("shared%d", m.sharedMade), Vifs: []lab.VifConfig{{}}})
+		m.shared = d
 		t.NoError(err, "the shared domU")
 	}
-	return t.runner.shared
+	return m.shared
 }
 
 // StartDaemon starts the daemon in a domU; if it still runs after the scenario it is
@@ -170,8 +174,11 @@ func (t *T) Sh(g *lab.Guest, script string) string {
 }
 
 // newT makes the scenario's folder and log.
-func (r *Runner) newT(ctx context.Context, s *Scenario) (*T, error) {
-	t := &T{Lab: r.lab, Dom0: r.lab.Dom0(), ctx: ctx, runner: r, dir: filepath.Join(r.lab.RunDir(), s.Name), begun: time.Now()}
+func (m *machine) newT(ctx context.Context, s *Scenario) (*T, error) {
+	t := &T{
+		Lab: m.lab, Dom0: m.lab.Dom0(), ctx: ctx, runner: m.runner, machine: m, name: s.Name,
+		dir: filepath.Join(m.lab.RunDir(), s.Name), begun: time.Now(),
+	}
 	if err := os.MkdirAll(t.dir, 0o755); err != nil {
 		return nil, err
 	}

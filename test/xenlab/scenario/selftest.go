@@ -14,6 +14,7 @@ func selfTest() Scenario {
 	return Scenario{
 		Name:   "lab",
 		Proves: "the lab itself: every byte passes a guest's console, a new session can begin at any time, a guest whose kernel crashes is reported as such",
+		Takes:  15 * time.Second,
 		Run: func(t *T) {
 			d := t.DomU(lab.DomUConfig{Name: "lab"})
 			roundTrips(t, t.Dom0)

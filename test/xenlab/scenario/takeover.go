@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"strings"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
@@ -11,6 +12,7 @@ func takeover() Scenario {
 		Name: "takeover",
 		Proves: "prepare takes a vif from the kernel's xen-netfront, run serves it, and release gives it back: eth0 works again, twice in a row; " +
 			"run and check refuse a vif that the kernel has",
+		Takes: 21 * time.Second,
 		Run: func(t *T) {
 			u := t.DomU(lab.DomUConfig{Name: "takeover", Vifs: []lab.VifConfig{{}}})
 			t.NoError(u.InstallDaemon(t.Context()), "install the daemon")

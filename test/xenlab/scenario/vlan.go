@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/agent/traffic"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
@@ -13,6 +14,7 @@ func vlan() Scenario {
 		Name: "vlan",
 		Proves: "a VLAN interface on the TAP and one on dom0's bridge: TCP both ways over IPv4 and IPv6 with all offloads on, " +
 			"in tagged frames whose every checksum is finished, since netback drops tagged ones that are not",
+		Takes: 11 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			s := serve(t, u, 0, numberGuest)
