@@ -22,10 +22,8 @@ func attach() Scenario {
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			plug(t, u, 1, lab.VifConfig{})
-			const config = "/run/xnetfrontd/two.toml"
-			t.NoError(u.WriteFile(t.Context(), config, []byte("[[vif]]\ndevid = 0\n\n[[vif]]\ndevid = 1\n"), 0o644), "write the configuration")
-			first := startDaemon(t, u, 0, "run", "--config", config)
-			other := &served{Daemon: first.Daemon, t: t, u: u, devid: 1, tap: "xnf1"}
+			vifs := serveTwo(t, u)
+			first, other := vifs[0], vifs[1]
 			// Both are on one bridge: without this the guest answers for either address on
 			// either, and the pings of the one go through the other when that answers first.
 			shell(t, u.Guest, "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")

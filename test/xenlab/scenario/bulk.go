@@ -88,10 +88,10 @@ func finished(t *T, s *served, third place) {
 
 // bothWays sends to a host behind the bridge and back, over IPv4 and IPv6.
 func bothWays(t *T, guest, third place) {
-	transfer(t, guest, third, ipv4(numberThird), 16*mib, 1)
-	transfer(t, third, guest, ipv4(numberGuest), 16*mib, 1)
-	transfer(t, guest, third, ipv6(numberThird), 4*mib, 1)
-	transfer(t, third, guest, ipv6(numberGuest), 4*mib, 1)
+	transfer(t, guest, third, ipv4(numberThird), 4*mib, 1)
+	transfer(t, third, guest, ipv4(numberGuest), 4*mib, 1)
+	transfer(t, guest, third, ipv6(numberThird), 2*mib, 1)
+	transfer(t, third, guest, ipv6(numberGuest), 2*mib, 1)
 }
 
 // noneBad wants every checksum to be right.

@@ -1,12 +1,17 @@
 package scenario
 
 import (
-	"fmt"
+	"context"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
+
+// jumboBridge is for the vif with the large MTU: a bridge's MTU is that of its smallest
+// port, once it was never set by hand.
+const jumboBridge = "xenbr9000"
 
 func connect() Scenario {
 	return Scenario{
@@ -14,49 +19,59 @@ func connect() Scenario {
 		Proves: "a vif connects: backend state 4, carrier in dom0, ping both ways over IPv4 and IPv6, with an MTU of 1500 and of 9000",
 		Takes:  15 * time.Second,
 		Run: func(t *T) {
-			for _, mtu := range []int{1500, 9000} {
-				connectWithMTU(t, mtu)
+			run(t, t.Dom0, "ip", "link", "add", jumboBridge, "type", "bridge")
+			t.Cleanup(func(ctx context.Context) error {
+				_, err := t.Dom0.Run(ctx, "ip", "link", "del", jumboBridge)
+				return err
+			})
+			second.address(t, t.Dom0, jumboBridge, numberDom0)
+			u := t.DomU(lab.DomUConfig{Name: "connect", Vifs: []lab.VifConfig{{MTU: 1500}, {MTU: 9000, Bridge: jumboBridge}}})
+			vifs := serveTwo(t, u)
+			for i, c := range []struct {
+				network
+				mtu int
+			}{{bridged, 1500}, {second, 9000}} {
+				s := vifs[i]
+				c.address(t, u.Guest, s.tap, numberGuest)
+				s.await()
+				if got := number(t, u.Guest, "/sys/class/net/"+s.tap+"/mtu"); got != c.mtu {
+					t.Errorf("the TAP's MTU is %d, the toolstack says %d", got, c.mtu)
+				}
+				if got := number(t, t.Dom0, "/sys/class/net/"+u.Vif(i)+"/mtu"); got != c.mtu {
+					t.Errorf("dom0's interface has an MTU of %d, the toolstack says %d", got, c.mtu)
+				}
+				pingWhole(t, t.Dom0, c.network, numberGuest, c.mtu)
+				pingWhole(t, u.Guest, c.network, numberDom0, c.mtu)
+			}
+			vifs[0].stop() // of both
+			const initWait = 2
+			for devid := range vifs {
+				t.NoError(u.AwaitBackend(t.Context(), devid, initWait), "the backend after a stop")
+				t.NoError(u.AwaitCarrier(t.Context(), devid, false), "no carrier after a stop")
 			}
 		},
 	}
 }
 
-// connectWithMTU connects a vif for which the toolstack says this MTU.
-func connectWithMTU(t *T, mtu int) {
-	ctx := t.Context()
-	d := t.DomU(lab.DomUConfig{Name: fmt.Sprintf("connect%d", mtu), Vifs: []lab.VifConfig{{MTU: mtu}}})
-	daemon := t.StartDaemon(d, "run", "--vif=0", "--tap=xnf0")
-
-	t.NoError(d.AwaitBackend(ctx, 0, 4), "backend state 4")
-	t.NoError(d.AwaitCarrier(ctx, 0, true), "carrier of dom0's interface")
-	t.Sh(d.Guest, `ip link set xnf0 up
-ip addr add 10.77.0.2/24 dev xnf0
-ip addr add fd77::2/64 dev xnf0 nodad`)
-	if got := strings.TrimSpace(t.Sh(d.Guest, "cat /sys/class/net/xnf0/mtu")); got != fmt.Sprint(mtu) {
-		t.Errorf("the TAP's MTU is %s, the toolstack says %d", got, mtu)
+// pingWhole sends a few small packets, and a few as large as the MTU, which must not be
+// fragmented, over IPv4 and IPv6, all at a time.
+func pingWhole(t *T, from *lab.Guest, w network, to, mtu int) {
+	const header4, header6 = 20 + 8, 40 + 8 // IP's and ICMP's
+	pings := map[string]*lab.Process{}
+	for _, c := range []struct {
+		address string
+		payload int
+	}{{w.ipv4(to), 56}, {w.ipv4(to), mtu - header4}, {w.ipv6(to), 56}, {w.ipv6(to), mtu - header6}} {
+		// Whoever answers late is not lost: the machine may be slow.
+		argv := []string{"ping", "-q", "-c", "5", "-i", "0.2", "-W", "5", "-M", "do", "-s", strconv.Itoa(c.payload), c.address}
+		p, err := from.Start(t.Context(), argv...)
+		t.NoError(err, "start ping")
+		pings[strings.Join(argv, " ")] = p
 	}
-	// The bridge's own MTU follows its ports' smallest, once it was never set by hand.
-	if got := strings.TrimSpace(t.Sh(t.Dom0, "cat /sys/class/net/"+d.Vif(0)+"/mtu")); got != fmt.Sprint(mtu) {
-		t.Errorf("dom0's interface has an MTU of %s, the toolstack says %d", got, mtu)
-	}
-	for _, from := range []struct {
-		guest  *lab.Guest
-		v4, v6 string // the other side's
-	}{{t.Dom0, "10.77.0.2", "fd77::2"}, {d.Guest, lab.Dom0IPv4, lab.Dom0IPv6}} {
-		pingWhole(t, from.guest, from.v4, mtu-28) // IPv4 and ICMP headers
-		pingWhole(t, from.guest, from.v6, mtu-48)
-	}
-	t.NoError(daemon.Stop(ctx), "stop the daemon")
-	t.NoError(d.AwaitBackend(ctx, 0, 2), "backend state 2 after a stop")
-	t.NoError(d.AwaitCarrier(ctx, 0, false), "no carrier after a stop")
-	t.NoError(d.Destroy(ctx), "destroy the domU")
-}
-
-// pingWhole sends a few small packets and a few with this much payload, which must not be
-// fragmented. The first may find a bridge that does not know where to send it to.
-func pingWhole(t *T, from *lab.Guest, to string, payload int) {
-	for _, size := range []int{56, payload} {
-		out := t.Sh(from, fmt.Sprintf("ping -q -c 5 -i 0.2 -W 5 -M do -s %d %s", size, to))
-		t.Require(strings.Contains(out, " 5 received"), "%s: ping -s %d %s: %s", from.Name(), size, to, out)
+	for what, p := range pings {
+		r, err := p.Wait(t.Context())
+		t.NoError(err, what)
+		t.Logf("%s: %s\n%s", from.Name(), what, strings.TrimSpace(r.Stdout))
+		t.Require(strings.Contains(r.Stdout, " 5 received"), "%s: %s: %s%s", from.Name(), what, r.Stdout, r.Stderr)
 	}
 }

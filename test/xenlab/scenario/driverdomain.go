@@ -30,7 +30,7 @@ func driverDomain() Scenario {
 		Timeout: 6 * time.Minute,
 		Run: func(t *T) {
 			u := t.SharedDomU()
-			first, next := newDriver(t, "driver1", 11), newDriver(t, "driver2", 12)
+			first := newDriver(t, "driver1", 11)
 			t.Cleanup(func(ctx context.Context) error {
 				_, err := t.Dom0.Run(ctx, "ip", "route", "del", behind.ipv4(0)+"/24")
 				return err
@@ -53,6 +53,7 @@ func driverDomain() Scenario {
 			began := time.Now()
 			first.destroy(u)
 			t.Logf("destroyed and detached in %.1f s", time.Since(began).Seconds())
+			next := newDriver(t, "driver2", 12)
 			<-time.After(absence - time.Since(began))
 			next.attach(u)
 			away := time.Since(began)

@@ -208,8 +208,8 @@ func (k *keptUp) flowsAcross() {
 	before := retransmitted(k.t, k.u)
 	up := openFlow(k.t, guest, dom0, ipv4(numberDom0), "5003", 0)
 	down := openFlow(k.t, dom0, guest, ipv4(numberGuest), "5004", 0)
-	k.restart(unix.SIGUSR2, 2000)
-	k.restart(unix.SIGUSR2, 2000)
+	k.restart(unix.SIGUSR2, 500) // of up to 64 KiB each
+	k.restart(unix.SIGUSR2, 500)
 	sentUp, sentDown := finish(up), finish(down)
 	k.t.Reportf("two restarts under TCP both ways: %d and %d MiB with the same hashes, longest gap %.0f and %.0f ms, %d segments sent again",
 		sentUp.Bytes>>20, sentDown.Bytes>>20, sentUp.GapMS, sentDown.GapMS, retransmitted(k.t, k.u)-before)

@@ -28,6 +28,8 @@ func rate() Scenario {
 			idle, err := ping(t.Context(), guest, second.ipv4(numberDom0), "-c", "5", "-i", "0.2")
 			t.NoError(err, "ping")
 
+			// The limit is on what the guest sends, and not on this.
+			from := transfer(t, dom0, guest, second.ipv4(numberGuest), mib, 1)
 			type loaded struct {
 				pings
 				err error
@@ -42,7 +44,12 @@ func rate() Scenario {
 			t.NoError(under.err, "ping under load")
 			t.Reportf("%.1f Mbit/s at a limit of %d; ping %.1f ms idle, %.1f ms on average and %.1f ms at most under load, %d of %d answered",
 				sent.MbitPerS, rateMbit, idle.averageMS, under.averageMS, under.maxMS, under.received, under.sent)
-			if sent.MbitPerS < 0.8*rateMbit || sent.MbitPerS > 1.1*rateMbit {
+			if from.MbitPerS < 4*rateMbit {
+				t.Reportf("this machine is slow: it may be what keeps the guest from the limit")
+			} else if sent.MbitPerS < 0.8*rateMbit {
+				t.Errorf("%.1f Mbit/s at a limit of %d", sent.MbitPerS, rateMbit)
+			}
+			if sent.MbitPerS > 1.1*rateMbit {
 				t.Errorf("%.1f Mbit/s at a limit of %d", sent.MbitPerS, rateMbit)
 			}
 			if under.received != under.sent {
@@ -56,8 +63,6 @@ func rate() Scenario {
 					t.Errorf("the daemon complains: %s", strings.TrimSpace(line))
 				}
 			}
-			// The limit is on what the guest sends.
-			transfer(t, dom0, guest, second.ipv4(numberGuest), mib, 1)
 			noFatal(t)
 			unplug(t, u, 1)
 			s.stop()

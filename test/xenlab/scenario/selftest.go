@@ -40,7 +40,7 @@ func roundTrips(t *T, g *lab.Guest) {
 
 // consoleBytes writes a file with every byte in every place, and reads it back.
 func consoleBytes(t *T, g *lab.Guest) {
-	want := make([]byte, 128<<10)
+	want := make([]byte, 64<<10)
 	rand.NewChaCha8([32]byte{}).Read(want)
 	begun := time.Now()
 	t.NoError(g.WriteFile(t.Context(), "/tmp/bytes", want, 0o600), "write")

@@ -76,6 +76,15 @@ func startDaemon(t *T, u *lab.DomU, devid int, args ...string) *served {
 	return s
 }
 
+// serveTwo starts one daemon for vifs 0 and 1 of u. It waits for neither, and gives them
+// no addresses.
+func serveTwo(t *T, u *lab.DomU) [2]*served {
+	const config = "/run/xnetfrontd/two.toml"
+	t.NoError(u.WriteFile(t.Context(), config, []byte("[[vif]]\ndevid = 0\n\n[[vif]]\ndevid = 1\n"), 0o644), "write the configuration")
+	first := startDaemon(t, u, 0, "run", "--config", config)
+	return [2]*served{first, {Daemon: first.Daemon, t: t, u: u, devid: 1, tap: "xnf1"}}
+}
+
 // await waits until the backend is Connected and has its carrier: the rings are mapped.
 func (s *served) await() {
 	const connected = 4

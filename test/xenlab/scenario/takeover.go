@@ -14,7 +14,7 @@ func takeover() Scenario {
 			"run and check refuse a vif that the kernel has",
 		Takes: 21 * time.Second,
 		Run: func(t *T) {
-			u := t.DomU(lab.DomUConfig{Name: "takeover", Vifs: []lab.VifConfig{{}}})
+			u := t.SharedDomU()
 			t.NoError(u.InstallDaemon(t.Context()), "install the daemon")
 			kernelNetfront(t, u, numberGuest)
 			reaches(t, in(t.Dom0), ipv4(numberGuest))
@@ -35,6 +35,9 @@ func takeover() Scenario {
 				transfer(t, in(t.Dom0), in(u.Guest), ipv4(numberGuest), 4*mib, 1)
 			}
 			noFatal(t)
+			// As the guest was: nobody has the vif, and nobody will take those plugged later.
+			run(t, u.Guest, "xnetfrontd", "prepare", "--vif", "0")
+			run(t, u.Guest, "modprobe", "-r", "xen-netfront")
 		},
 	}
 }
