@@ -15,6 +15,10 @@ type Status struct {
 	Program string    `json:"program"` // its version
 	Started time.Time `json:"started"`
 	Vifs    []Vif     `json:"vifs"`
+	// GrantsUsed are the pages that all vifs together have granted, and GrantsLimit those
+	// that the guest may grant, to whomever; 0 while that is not known.
+	GrantsUsed  int `json:"grants_used"`
+	GrantsLimit int `json:"grants_limit"`
 }
 
 // Vif is an interface that is served, or would be if it were there.

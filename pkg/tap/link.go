@@ -37,9 +37,15 @@ const dumpTries = 8
 // Stats are the link's counters as Linux keeps them: Rx is what the writers handed in,
 // Tx what Linux sent towards the readers.
 type Stats struct {
-	RxPackets, RxBytes, RxErrors, RxDropped uint64
+	RxPackets uint64 `json:"rx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	RxErrors  uint64 `json:"rx_errors"`
+	RxDropped uint64 `json:"rx_dropped"`
+	TxPackets uint64 `json:"tx_packets"`
+	TxBytes   uint64 `json:"tx_bytes"`
+	TxErrors  uint64 `json:"tx_errors"`
 	// TxDropped counts frames for which a queue had no room, or that met no queue.
-	TxPackets, TxBytes, TxErrors, TxDropped uint64
+	TxDropped uint64 `json:"tx_dropped"`
 }
 
 // link finds the device's link. Indices are given out again in time and a

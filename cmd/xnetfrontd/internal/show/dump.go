@@ -57,7 +57,7 @@ func dumpRing(b *bytes.Buffer, r *netfront.RingDump, aged bool) {
 		line(b, "", "there are frames to send, and no slots or maps for them")
 	}
 	if r.Partial > 0 {
-		line(b, "", "%d slots are there of a frame whose end is not", r.Partial)
+		line(b, "", "%d slots of a frame have come, and its last has not", r.Partial)
 	}
 	m := r.Maps
 	line(b, "maps", "%d: %d free, %d loaded, %d in flight, %d quarantined", m.Created, m.Free, m.Loaded, m.InFlight, m.Quarantined)

@@ -14,18 +14,22 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
+// slow is for how many seconds a backend has a frame that somebody should know of: it
+// takes a fraction of a millisecond.
+const slow = 2
+
 // Status writes s for people to read.
 func Status(w io.Writer, s *control.Status, now time.Time) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, Age(s.Started, now))
 	for _, v := range s.Vifs {
 		fmt.Fprintln(&b)
-		printVif(&b, v, now)
+		printVif(&b, s, v, now)
 	}
 	return flush(w, &b)
 }
 
-func printVif(b *bytes.Buffer, v control.Vif, now time.Time) {
+func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) {
 	d := v.Device
 	head := "vif " + v.Name()
 	if v.TAP != "" {
@@ -47,21 +51,57 @@ func printVif(b *bytes.Buffer, v control.Vif, now time.Time) {
 	if d.Reason != "" {
 		line(b, "reason", "%s", d.Reason)
 	}
+	for _, q := range d.Queues {
+		if q.Tx.OldestInFlight >= slow {
+			line(b, "SLOW", "the backend has had a frame of queue %d for %d s without an answer", q.Number, q.Tx.OldestInFlight)
+		}
+	}
 	line(b, "link", "index %d, address %s, MTU %d", d.IfIndex, d.MAC, d.MTU)
-	line(b, "backend", "%s in domain %d: %s; connections so far: %d%s", d.Backend, d.BackendDomID, d.BackendState, d.Connects, ended(d))
-	line(b, "features", "%s", FeatureList(d.Features))
+	backend := d.BackendState
+	if !d.BackendSince.IsZero() {
+		backend += fmt.Sprintf(" for %s", Age(d.BackendSince, now))
+	}
+	line(b, "backend", "%s: %s in domain %d", backend, d.Backend, d.BackendDomID)
+	line(b, "history", "connections so far: %d%s", d.Connects, ended(d))
+	switch {
+	case len(d.Queues) > 0:
+		line(b, "features", "%s", FeatureList(d.Features))
+	case d.Connects > 0:
+		line(b, "features", "of the last connection: %s", FeatureList(d.Features))
+	default:
+		line(b, "features", "nothing was agreed on yet")
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.Missing)) {
 		line(b, "without", "%s: %s", name, d.Missing[name])
 	}
-	line(b, "grants", "%d pages", d.Grants)
+	line(b, "grants", "%d pages%s", d.Grants, left(s))
 	if l := d.Link; l != nil {
 		line(b, "kernel", "sent %d packets, %d bytes, dropped %d; received %d packets, %d bytes, dropped %d",
 			l.TxPackets, l.TxBytes, l.TxDropped, l.RxPackets, l.RxBytes, l.RxDropped)
+	}
+	for _, t := range d.Totals {
+		for _, dir := range []struct {
+			name     string
+			counters map[string]uint64
+		}{{"tx", t.Tx}, {"rx", t.Rx}} {
+			if lost := Losses(dir.counters); len(lost) > 0 {
+				line(b, "lost", "in queue %d %s: %s", t.Number, dir.name, lossText(lost))
+			}
+		}
 	}
 	if len(d.Queues) > 0 {
 		fmt.Fprintln(b)
 		printQueues(b, d)
 	}
+}
+
+// left says how many pages can still be granted.
+func left(s *control.Status) string {
+	if s.GrantsLimit == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; all vifs have %d of the %d that the guest may grant, %d are left",
+		s.GrantsUsed, s.GrantsLimit, max(0, s.GrantsLimit-s.GrantsUsed))
 }
 
 // Queues writes the table of d's queues: a row for each direction, tx being from

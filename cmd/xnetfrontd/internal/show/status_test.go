@@ -12,15 +12,33 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-var update = flag.Bool("update", false, "write the golden file anew")
+var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
+// wantGolden compares text with a file in testdata.
+func wantGolden(t *testing.T, name, got string) {
+	t.Helper()
+	path := "testdata/" + name
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 	pool := netfront.MapCounts{Created: 256, Free: 250, Loaded: 2, InFlight: 3, Quarantined: 1}
-	s := control.Status{PID: 4711, Program: "1.0", Started: now.Add(-3 * time.Hour), Vifs: []control.Vif{
+	s := control.Status{PID: 4711, Program: "1.0", Started: now.Add(-3 * time.Hour), GrantsUsed: 1028, GrantsLimit: 4096, Vifs: []control.Vif{
 		{Match: "0", DevID: 0, TAP: "xnf0", Since: now.Add(-time.Hour), Device: &netfront.Status{
 			DevID: 0, TAP: "xnf0", IfIndex: 7, MAC: "00:16:3e:01:02:03", MTU: 1500, State: "Connected", Since: now.Add(-90 * time.Second),
-			Backend: "/local/domain/0/backend/vif/1/0", BackendDomID: 0, BackendState: "Connected", Connects: 2,
+			Backend: "/local/domain/0/backend/vif/1/0", BackendDomID: 0, BackendState: "Connected", BackendSince: now.Add(-2 * time.Minute), Connects: 2, Ended: map[string]uint64{"backend_gone": 1},
 			Features: netfront.Features{SG: true, Csum: true, GSOv4: true},
 			Missing:  map[string]string{"queues": "4 asked for, the backend offers 2", "csum_ipv6": "not offered by the backend"},
 			Grants:   1028,
@@ -29,6 +47,10 @@ func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
 				{Number: 0,
 					Tx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 123456, "bytes": 987654321, "slots": 200000, "notify_sent": 77, "notify_suppressed": 1234}},
 					Rx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 9, "bytes": 900, "drop_tap_error": 2, "drop_slots": 1}}},
+				{Number: 1, Tx: netfront.DirectionStatus{OldestInFlight: 12}},
+			},
+			Totals: []netfront.QueueTotals{
+				{Number: 0, Tx: map[string]uint64{"packets": 200000, "backend_error": 4}, Rx: map[string]uint64{"packets": 18, "drop_tap_error": 2, "drop_slots": 3}},
 				{Number: 1},
 			},
 		}},
@@ -41,17 +63,18 @@ func TestStatusTableIsAsInTheGoldenFile(t *testing.T) {
 	if err := Status(&b, &s, now); err != nil {
 		t.Fatal(err)
 	}
-	const golden = "testdata/status.golden"
-	if *update {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
+	wantGolden(t, "status.golden", b.String())
+}
+
+func TestTextOfABackendCannotActOnTheTerminal(t *testing.T) {
+	s := control.Status{Program: "1.0", Vifs: []control.Vif{{Match: "0", TAP: "xnf0", Device: &netfront.Status{
+		State: "Closed", Reason: "the backend says \x1b[2J\x1b]0;gone\a\r\u009b31m",
+	}}}}
+	var b strings.Builder
+	if err := Status(&b, &s, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if b.String() != string(want) {
-		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	if strings.ContainsAny(b.String(), "\x1b\a\r\u009b") || !strings.Contains(b.String(), "the backend says ?[2J?]0;gone???31m\n") {
+		t.Errorf("%q", b.String())
 	}
 }

@@ -4,7 +4,6 @@ package top
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
@@ -175,32 +174,4 @@ func (r *row) oldest() (seconds uint32, ok bool) {
 		return 0, false
 	}
 	return r.now.OldestInFlight, true
-}
-
-// loss is how many frames went for one cause.
-type loss struct {
-	cause string
-	count uint64
-}
-
-// losses are the causes for which frames did not get through, with how many of counters
-// went for each, by name.
-func losses(counters map[string]uint64) []loss {
-	var list []loss
-	for name, n := range counters {
-		cause, dropped := strings.CutPrefix(name, "drop_")
-		if n > 0 && (dropped || name == "backend_error" || name == "backend_dropped") {
-			list = append(list, loss{cause, n})
-		}
-	}
-	slices.SortFunc(list, func(a, b loss) int { return strings.Compare(a.cause, b.cause) })
-	return list
-}
-
-// sum is how many frames were lost.
-func sum(list []loss) (n uint64) {
-	for _, l := range list {
-		n += l.count
-	}
-	return n
 }

@@ -64,8 +64,11 @@ func plainVif(b *strings.Builder, at string, v *vif) {
 		}
 		cells = append(cells, slots, fmt.Sprint(ringSize[r.name]), free, flying,
 			tenths(r.per("slots", "batches")), tenths(r.per("notify_sent", "packets").times(1000)))
-		lost := losses(r.moved)
-		rate := figure{float64(sum(lost)) / r.every, r.moved != nil}
+		lost, count := show.Losses(r.moved), uint64(0)
+		for _, l := range lost {
+			count += l.Count
+		}
+		rate := figure{float64(count) / r.every, r.moved != nil}
 		oldest := unknown
 		if n, ok := r.oldest(); ok {
 			oldest = fmt.Sprint(n)
@@ -89,10 +92,10 @@ func condition(v *vif) string {
 }
 
 // causes are the causes of losses, as one field.
-func causes(list []loss) string {
+func causes(list []show.Loss) string {
 	var names []string
 	for _, l := range list {
-		names = append(names, fmt.Sprintf("%s=%d", l.cause, l.count))
+		names = append(names, fmt.Sprintf("%s=%d", l.Cause, l.Count))
 	}
 	return field(strings.Join(names, ","))
 }

@@ -17,7 +17,7 @@ var tableHead = fmt.Sprintf(rowFormat, "QUEUE", "", "PACKETS/s", "BITS/s", "SLOT
 // table returns a frame as lines for a terminal.
 func table(f frame, every time.Duration) []string {
 	if f.away != nil {
-		return []string{fmt.Sprintf("xnetfrontd: nobody answers, %s; asking every %s", f.at.Format(time.TimeOnly), every), "", f.away.Error()}
+		return []string{fmt.Sprintf("xnetfrontd: nothing to show, %s; asking every %s; q ends", f.at.Format(time.TimeOnly), every), "", f.away.Error()}
 	}
 	lines := []string{fmt.Sprintf("xnetfrontd %s, pid %d, up %s; %s, every %s; q ends",
 		f.status.Program, f.status.PID, show.Age(f.status.Started, f.at), f.at.Format(time.TimeOnly), every)}
@@ -60,7 +60,7 @@ func tableVif(v *vif, now time.Time) []string {
 	}
 	for i := range v.rows {
 		r := &v.rows[i]
-		if text := lossText(losses(r.total), r); text != "" {
+		if text := lossText(r); text != "" {
 			add("  lost in queue %d %s: %s", r.queue, r.name, text)
 		}
 	}
@@ -94,13 +94,13 @@ func tableRow(r *row) string {
 }
 
 // lossText names every cause with its total, and by how much it went up.
-func lossText(list []loss, r *row) string {
+func lossText(r *row) string {
 	var texts []string
-	for _, l := range list {
-		text := fmt.Sprintf("%s %d", l.cause, l.count)
-		for _, m := range losses(r.moved) {
-			if m.cause == l.cause {
-				text += fmt.Sprintf(" (+%d)", m.count)
+	for _, l := range show.Losses(r.total) {
+		text := fmt.Sprintf("%s %d", l.Cause, l.Count)
+		for _, m := range show.Losses(r.moved) {
+			if m.Cause == l.Cause {
+				text += fmt.Sprintf(" (+%d)", m.Count)
 			}
 		}
 		texts = append(texts, text)
