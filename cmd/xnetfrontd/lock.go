@@ -27,9 +27,12 @@ func lockVif(dir string, devid int) (*vifLock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make directory for the lock: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := settleLock(f, dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("open lock: %w", err), f.Close())
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -48,6 +51,23 @@ func lockVif(dir string, devid int) (*vifLock, error) {
 	return &vifLock{f, devid}, nil
 }
 
+// settleLock makes a lock what the next process can take. The directory can be another
+// user's, the unit's: what root writes into must not be some other file that was put there
+// under this name, and what root makes is that user's, whose daemon is to write into it.
+func settleLock(f *os.File, dir string) error {
+	var file, in unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &file), unix.Stat(dir, &in)); err != nil {
+		return err
+	}
+	if file.Mode&unix.S_IFMT != unix.S_IFREG || file.Nlink != 1 {
+		return fmt.Errorf("%s is no plain file, or has another name: remove it", f.Name())
+	}
+	if os.Geteuid() == 0 && file.Uid != in.Uid {
+		_ = f.Chown(int(in.Uid), int(in.Gid)) // it can fail in a user namespace; prepare does it, too
+	}
+	return nil
+}
+
 func (l *vifLock) release() error { return l.f.Close() }
 
 func lockPath(dir string, devid int) string {
@@ -56,7 +76,7 @@ func lockPath(dir string, devid int) string {
 
 // lockOwner says which process has a vif's lock, without taking it.
 func lockOwner(dir string, devid int) (who string, taken bool) {
-	f, err := os.Open(lockPath(dir, devid))
+	f, err := os.OpenFile(lockPath(dir, devid), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", false // nobody ever made it, or it cannot be known
 	}
