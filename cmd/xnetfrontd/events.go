@@ -78,8 +78,8 @@ const (
 	// have any more. It is closed. Fields: XNF_KEY.
 	eventStale = "20521d922c5846f5bf4e3d7e3800f57a"
 
-	// eventNotTidied: As eventStale, but it could not be closed. Fields: XNF_KEY,
-	// XNF_ERROR.
+	// eventNotTidied: The holder had the connection of a vif that the configuration does
+	// not have any more, and it could not be closed. Fields: XNF_KEY, XNF_ERROR.
 	eventNotTidied = "ed783cce55ce47b3bdaaf44a996125a5"
 
 	// eventUnwatched: The connection to xenstore was lost, so that vifs that come or go

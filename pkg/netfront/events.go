@@ -35,8 +35,8 @@ const (
 	// EventWaiting: The toolstack has detached the vif. The TAP stays, without carrier.
 	EventWaiting = "d5051745998841b6bfaf3da56cc74487"
 
-	// EventRenumbered: The vif was attached again under another number. VIF= of later
-	// lines of this connection is still the old one, TAP= is the same. Fields: XNF_NUMBER.
+	// EventRenumbered: The vif was attached again under another number. VIF of later lines
+	// is still the old one; TAP is the same. Fields: XNF_NUMBER.
 	EventRenumbered = "608e2ff420ef4443a3385b5c752a7ba2"
 
 	// EventUnbound: The backend's driver has let the vif go and will take it again. The
@@ -47,8 +47,8 @@ const (
 	EventBack = "75364428a94845dc915dbea4c8dece97"
 
 	// EventStalled: A queue has work to do, and for so long nobody has done any of it.
-	// Both sides are woken. If that does not help, the connection is made anew
-	// (EventStuck). Fields: QUEUE, XNF_RING, XNF_FOR, XNF_SHARED, XNF_TX, XNF_RX.
+	// Both sides are woken. If that does not help, the connection is made anew. Fields:
+	// QUEUE, XNF_RING, XNF_FOR, XNF_SHARED, XNF_TX, XNF_RX.
 	EventStalled = "1df67f6e69cb46e9a3e6722ac5320305"
 
 	// EventReduced: The guest may not grant as many pages as were needed: fewer queues, or
@@ -60,8 +60,9 @@ const (
 	// before: to close them would crash the guest's kernel.
 	EventParked = "0b9716b94a4d4e27ac0bb076d9842d14"
 
-	// EventNotParked: As EventParked, but there is no holder: this process keeps them, and
-	// when it ends, the guest's kernel reports a bug or crashes.
+	// EventNotParked: After a restore or a migration, and there is no holder to keep the
+	// event channels of before: this process keeps them, and when it ends, the guest's
+	// kernel reports a bug or crashes.
 	EventNotParked = "d8607b3091d14291adef2fe0385a0bc7"
 
 	// EventDisconnected: The connection ended, or did not come about, for the reason in
