@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
 // configured writes a configuration file and its drop-ins, by their names.
@@ -114,4 +118,49 @@ disable = [] # default
 		t.Errorf("%+v", shown)
 	}
 	wantError(t, runProgram(t, program("config", "show", "--config", path+".gone")), exitUsage, "read configuration: open "+path+".gone: no such file or directory")
+}
+
+func TestReloadWithABrokenDropInChangesNothingAndOneWithAGoodOneDoes(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0, 1)
+	m.startBackend()
+	const text = "[[vif]]\ndevid = 0\nqueues = 1\n"
+	file := m.config(text)
+	if err := os.Mkdir(file+".d", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dropIn := filepath.Join(file+".d", "10-more.toml")
+	d := m.start("--config", file)
+	d.await("READY=1")
+	m.awaitVif("at the start", "0", connectedAs(0))
+	index := m.link("xnf0").Attrs().Index
+
+	writeFile(t, dropIn, "[[vif]]\ndevid = 0\nqueues = 2\n[[vif]]\ndevid = 1\nmtu = 'large'\n")
+	m.reload(d, text)
+	if v := m.awaitVif("a broken drop-in", "0", connectedAs(0)); m.link("xnf0").Attrs().Index != index || m.hasLink("xnf1") {
+		t.Errorf("a broken drop-in changed something: %+v", v)
+	}
+	writeFile(t, dropIn, "[[vif]]\ndevid = 0\nkeep = '1h'\n[[vif]]\ndevid = 1\ntap = 'more'\n")
+	m.reload(d, text)
+	m.awaitVif("a good drop-in", "1", connectedAs(1))
+	if !m.hasLink("more") || m.link("xnf0").Attrs().Index != index {
+		t.Error("the drop-in's vif has another TAP, or vif 0 was made anew without need")
+	}
+	if code, _ := d.stop(unix.SIGTERM); code != 0 || !strings.Contains(d.stderr(), dropIn+":6: vif.mtu = 'large': expected 0 (what the toolstack says) or a whole number from 68 to 65517") {
+		t.Errorf("exit code %d; it logged:\n%s", code, d.stderr())
+	}
+	m.wantNothingLeft("xnf0", "more")
+}
+
+func TestDropInsAreReadOfAFileThatIsNotThereButADanglingLinkIsNoEmptyConfiguration(t *testing.T) {
+	path := configured(t, "", map[string]string{"a.toml": "[log]\n"})
+	if o := runProgram(t, program("prepare", "--if-configured", "--config", path)); o.code != exitRuntime || o.out != "no vif is configured: nothing to serve\n" {
+		t.Errorf("no vif: %+v", o)
+	}
+	if err := os.Symlink("/nowhere/b.toml", path+".d/b.toml"); err != nil {
+		t.Fatal(err)
+	}
+	want := "read configuration: " + path + ".d/b.toml is a link to /nowhere/b.toml, which is not there"
+	wantError(t, runProgram(t, program("config", "check", "--config", path)), exitUsage, want)
+	// Run is to say so, and the unit to fail with it.
+	wantError(t, runProgram(t, program("prepare", "--if-configured", "--config", path)), 0, want)
 }
