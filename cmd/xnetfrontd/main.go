@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 )
 
@@ -29,6 +30,7 @@ type cli struct {
 	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
 	Top         topCmd         `cmd:"" help:"Show live what a running daemon carries."`
 	Dump        dumpCmd        `cmd:"" help:"Show the rings of a vif: indices, events, what is in flight."`
+	Capture     captureCmd     `cmd:"" help:"Capture what crosses the rings of a vif, for Wireshark and tcpdump."`
 	Kick        kickCmd        `cmd:"" help:"Wake a vif's backend and the daemon, in case that an event was lost."`
 	Reload      reloadCmd      `cmd:"" help:"Have a running daemon read its configuration again."`
 	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
@@ -91,6 +93,7 @@ func newParser(s streams) (*kong.Kong, error) {
 			"control":          config.DefaultControl,
 			"hold_socket":      hold.DefaultSocket,
 			"backend_features": strings.Join(backendFeatureNames(), ", "),
+			"protos":           strings.Join(framefilter.Protos(), ", "),
 		},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)

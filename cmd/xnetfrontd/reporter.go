@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -24,10 +23,12 @@ type reporter struct {
 	started time.Time
 	rereads chan chan<- error // gets who wants the configuration to be read again
 	dumping chan struct{}     // has room for the one dump that is made at a time
+
+	captures *captures
 }
 
 func newReporter(s *supervisor) reporter {
-	return reporter{super: s, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1)}
+	return reporter{super: s, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1), captures: &captures{}}
 }
 
 // Status returns what the daemon does.
@@ -124,14 +125,6 @@ func (r reporter) Kick(vif string) error {
 		return err
 	}
 	return explain(f, f.Kick())
-}
-
-// Capture writes what crosses the rings of a vif.
-func (r reporter) Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error {
-	if _, err := r.find(q.Vif); err != nil {
-		return err
-	}
-	return errors.New("this daemon cannot capture")
 }
 
 // Reload has the configuration read again and returns when the daemon goes by it.

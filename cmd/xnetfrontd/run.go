@@ -139,6 +139,7 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	tell.stopping()
 	cause := d.cause(ctx, keeper)
 	super.stop(cause)
+	report.captures.wait(captureFarewell)
 	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(cause, netfront.ErrLeave)), event(eventStopped))
 	return nil
 }

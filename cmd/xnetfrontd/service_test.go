@@ -30,6 +30,9 @@ func (f fakeFrontend) Kick() error                       { return netfront.ErrNo
 func (f fakeFrontend) Dump(context.Context) (*netfront.Dump, error) {
 	return nil, netfront.ErrNotConnected
 }
+func (f fakeFrontend) Capture(context.Context, netfront.CaptureConfig, netfront.CaptureSink) (netfront.CaptureResult, error) {
+	return netfront.CaptureResult{}, netfront.ErrCapturing
+}
 
 // fakeVif is steps that do what a test says.
 type fakeVif struct {

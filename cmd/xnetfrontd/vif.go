@@ -25,6 +25,7 @@ type frontend interface {
 	Status() netfront.Status
 	Alive(timeout time.Duration) error
 	Dump(ctx context.Context) (*netfront.Dump, error)
+	Capture(ctx context.Context, c netfront.CaptureConfig, sink netfront.CaptureSink) (netfront.CaptureResult, error)
 	Kick() error
 }
 

@@ -92,7 +92,7 @@ func (c *Client) Reload(ctx context.Context) error {
 // the daemon does, or the vif; and with ctx's error. Client.Timeout does not limit it. The
 // daemon drops frames, and counts them in the stream, while the reader is slower than they
 // come; it ends the stream of one that reads nothing for half a minute.
-func (c *Client) Capture(ctx context.Context, q CaptureRequest) (io.ReadCloser, error) {
+func (c *Client) Capture(ctx context.Context, q CaptureRequest) (*Stream, error) {
 	conn, rest, _, err := c.begin(ctx, Request{Op: OpCapture, CaptureRequest: q})
 	if err != nil {
 		return nil, err
@@ -101,11 +101,12 @@ func (c *Client) Capture(ctx context.Context, q CaptureRequest) (io.ReadCloser, 
 		return nil, errors.Join(fmt.Errorf("control socket %s: %w", c.path(), err), conn.Close())
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return &stream{ctx: ctx, stop: stop, in: rest, conn: conn}, nil
+	return &Stream{ctx: ctx, stop: stop, in: rest, conn: conn}, nil
 }
 
-// stream is what follows the response to a capture.
-type stream struct {
+// Stream is what follows the response to a capture. One goroutine may read while another
+// calls Stop or Close.
+type Stream struct {
 	ctx  context.Context
 	stop func() bool // watching ctx
 	in   io.Reader
@@ -113,7 +114,7 @@ type stream struct {
 }
 
 // Read implements io.Reader.
-func (s *stream) Read(p []byte) (int, error) {
+func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.in.Read(p)
 	if err != nil && s.ctx.Err() != nil {
 		err = s.ctx.Err()
@@ -121,8 +122,18 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Stop asks the daemon to end the capture. What it still has, the figures among it, can be
+// read up to io.EOF.
+func (s *Stream) Stop() error {
+	c, ok := s.conn.(*net.UnixConn)
+	if !ok {
+		return s.Close()
+	}
+	return c.CloseWrite()
+}
+
 // Close ends the capture.
-func (s *stream) Close() error {
+func (s *Stream) Close() error {
 	s.stop()
 	return s.conn.Close()
 }

@@ -50,12 +50,22 @@ type Request struct {
 }
 
 // CaptureRequest says what of a vif's frames is wanted. The zero values of all but Vif
-// mean everything.
+// mean everything. A frame must be all that Host, Port, Proto, Ether and BPF say.
 type CaptureRequest struct {
 	Vif       string `json:"vif,omitempty"`
 	SnapLen   int    `json:"snaplen,omitempty"`   // bytes to keep of each frame
 	Queues    []int  `json:"queues,omitempty"`    // numbers
 	Direction string `json:"direction,omitempty"` // "tx", from the TAP to the ring, or "rx"
+
+	Host  string `json:"host,omitempty"`  // an address, or a network as in 192.0.2.0/24: source or destination
+	Port  int    `json:"port,omitempty"`  // of TCP or UDP: source or destination
+	Proto string `json:"proto,omitempty"` // arp, ip, ip6, icmp, icmp6, tcp or udp
+	Ether string `json:"ether,omitempty"` // a MAC address: source or destination
+	BPF   string `json:"bpf,omitempty"`   // classic BPF as tcpdump -ddd prints it, with commas or line ends
+
+	Count   uint64  `json:"count,omitempty"`   // frames to end after
+	Seconds float64 `json:"seconds,omitempty"` // to end after
+	Buffer  int     `json:"buffer,omitempty"`  // bytes for frames on their way from one queue and direction
 }
 
 // Response answers one Request: either Error, one line, or what was asked for. That it

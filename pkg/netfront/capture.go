@@ -26,6 +26,8 @@ const (
 // ErrCapturing says that another capture of the Device goes on.
 var ErrCapturing = errors.New("it is being captured already")
 
+var errClosed = errors.New("the vif is closed")
+
 // Direction is that of a ring.
 type Direction uint8
 
@@ -61,9 +63,9 @@ type CaptureConfig struct {
 func (c *CaptureConfig) Validate() error {
 	switch {
 	case c.SnapLen < 0 || c.SnapLen > netif.MaxTxSize:
-		return fmt.Errorf("snaplen %d: want 1 to %d bytes, or 0 for whole frames", c.SnapLen, netif.MaxTxSize)
+		return fmt.Errorf("snaplen %d: expected 1 to %d bytes, or 0 for whole frames", c.SnapLen, netif.MaxTxSize)
 	case c.Buffer != 0 && (c.Buffer < captureBufferMin || c.Buffer > captureBufferMax):
-		return fmt.Errorf("buffer of %d bytes: want %d to %d, or 0 for %d", c.Buffer, captureBufferMin, captureBufferMax, captureBuffer)
+		return fmt.Errorf("buffer %d: expected %d to %d bytes, or 0 for %d", c.Buffer, captureBufferMin, captureBufferMax, captureBuffer)
 	}
 	return nil
 }
@@ -87,8 +89,8 @@ func (c *CaptureConfig) room() int {
 	return 1 << bits.Len(uint(c.Buffer-1))
 }
 
-// wants tells whether the ring is to be captured.
-func (c *CaptureConfig) wants(queue int, d Direction) bool {
+// Wants tells whether the ring is to be captured.
+func (c *CaptureConfig) Wants(queue int, d Direction) bool {
 	return (c.Queues == nil || slices.Contains(c.Queues, queue)) && (c.Directions == nil || slices.Contains(c.Directions, d))
 }
 
@@ -102,7 +104,7 @@ type CaptureSink interface {
 	// Frame gets one frame. It and what it refers to are valid until Frame returns.
 	// Frames of one ring come in its order, but tx frames when they are answered.
 	Frame(f *CapturedFrame) error
-	// Idle says that nothing more waits at the moment.
+	// Idle says that nothing more waits at the moment, at first when the capture begins.
 	Idle() error
 }
 
@@ -190,12 +192,13 @@ func (d *Device) beginCapture(c *capture) error {
 	defer d.mu.Unlock()
 	switch {
 	case d.closed:
-		return errors.New("the vif is closed")
+		return errClosed
 	case d.capture != nil:
 		return ErrCapturing
 	}
 	d.capture = c
 	c.join(&d.view, nil)
+	c.poke()
 	return nil
 }
 
@@ -248,7 +251,7 @@ func (c *capture) join(v *view, before error) {
 
 // joinRing captures one ring, if it is wanted. The lock is held.
 func (c *capture) joinRing(at *atomic.Pointer[recorder], q *captureQueue) {
-	if !c.config.wants(q.number, q.dir) {
+	if !c.config.Wants(q.number, q.dir) {
 		return
 	}
 	q.rec = newRecorder(q.dir == Tx, c.config.copied(), c.config.room(), c.wake)

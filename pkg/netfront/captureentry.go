@@ -2,6 +2,7 @@ package netfront
 
 import (
 	"encoding/binary"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,7 @@ const (
 type captureEntry struct {
 	kind   entryKind
 	cause  uint8  // frame: the counter of its loss; 0 if it was handed on
-	id     uint16 // slot, response
+	id     uint16 // slot, response; frame: how many were dropped before it
 	flags  uint16 // slot
 	offset uint16 // slot
 	size   int32  // slot: bytes, or rx's status; frame: bytes; response: status
@@ -61,6 +62,7 @@ type recorder struct {
 	slots    uint64 // data slots of the frame that is being put together
 	full     bool   // it does not fit
 	owed     uint64 // entries kept free for responses
+	missed   uint16 // frames dropped since the last one that was not
 	open     [busdma.MaxMaps]bool
 	// batch has the entry of each frame of an rx batch that is on its way to the TAP, or
 	// noEntry.
@@ -144,13 +146,14 @@ func (r *recorder) copy(b []byte) {
 // frame ends the frame that is being put together, of length bytes, with the counter of
 // its loss, or 0. It returns its entry, or noEntry if there was no room for it.
 func (r *recorder) frame(length int, cause counter) uint64 {
-	r.add(captureEntry{kind: entryFrame, cause: uint8(cause), size: int32(length), index: uint32(r.dataNext - r.dataHead), value: uint64(r.now)})
+	r.add(captureEntry{kind: entryFrame, cause: uint8(cause), id: r.missed, size: int32(length), index: uint32(r.dataNext - r.dataHead), value: uint64(r.now)})
 	if r.full || !r.reserve() {
 		r.dropped.Add(1)
+		r.missed += min(1, math.MaxUint16-r.missed)
 		r.forget()
 		return noEntry
 	}
-	r.whole, r.dataHead, r.slots = r.next, r.dataNext, 0
+	r.whole, r.dataHead, r.slots, r.missed = r.next, r.dataNext, 0, 0
 	return r.whole - 1
 }
 

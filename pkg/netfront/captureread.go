@@ -26,6 +26,9 @@ type CapturedFrame struct {
 	// Lost is the counter that the frame's loss here was counted under, like
 	// "drop_malformed"; empty if it was handed on.
 	Lost string
+	// Missed is how many frames of the ring found no room and are missing before this one,
+	// at most 65535.
+	Missed int
 	// Answered is when the last response of a tx frame was taken; zero if one is missing.
 	Answered time.Time
 }
@@ -39,10 +42,9 @@ type CapturedSlot struct {
 	// Size is in bytes. In the first slot of a tx frame it is the frame's; on rx it is the
 	// response's status: below zero it is an error.
 	Size int
-	// Extra is what the slot has instead of data, ID, Flags, Offset and Size; its type is
-	// ExtraNone if it has not.
-	Extra   netif.Extra
+	// IsExtra says that the slot has an Extra, instead of all that is above but Index.
 	IsExtra bool
+	Extra   netif.Extra
 	// Status is that of the response to a tx slot, if it has come.
 	Status   int16
 	Answered bool
@@ -207,7 +209,7 @@ func (q *captureQueue) frame(e *captureEntry) *heldFrame {
 	f := q.newFrame()
 	f.CapturedFrame = CapturedFrame{
 		Time: time.Unix(0, int64(e.value)), Queue: q.number, Direction: q.dir, Connection: q.connection.Number, RingSize: q.ringSize,
-		Slots: append(f.Slots[:0], q.slots...), Length: int(e.size), Data: f.Data[:0],
+		Slots: append(f.Slots[:0], q.slots...), Length: int(e.size), Data: f.Data[:0], Missed: int(e.id),
 	}
 	f.missing = 0
 	if e.cause != 0 {

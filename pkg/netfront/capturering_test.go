@@ -249,7 +249,9 @@ func TestRecorderLosesNoResponseHoweverFullItIs(t *testing.T) {
 	if uint64(len(sink.frames))+dropped != uint64(serial) || dropped == 0 || q.held != 0 || rec.owed != 0 {
 		t.Fatalf("%d frames and %d dropped of %d, %d held, %d owed", len(sink.frames), dropped, serial, q.held, rec.owed)
 	}
+	missed := uint64(0)
 	for _, f := range sink.frames {
+		missed += uint64(f.Missed)
 		serial := f.Slots[0].Size
 		whole := mark(f.Length, int(f.Slots[0].Index))
 		if serial != int(uint16(f.Slots[0].Index)) || !bytes.Equal(f.Data, whole[:min(len(whole), 300)]) {
@@ -260,5 +262,8 @@ func TestRecorderLosesNoResponseHoweverFullItIs(t *testing.T) {
 				t.Fatalf("%+v", f.Slots)
 			}
 		}
+	}
+	if missed += uint64(rec.missed); missed != dropped {
+		t.Errorf("%d frames are said to be missing, of %d", missed, dropped)
 	}
 }

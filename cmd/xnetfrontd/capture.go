@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+)
+
+type captureCmd struct {
+	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
+	controlFlags
+	Write     string        `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write, in place of what it was; - is the standard output, for a pipe."`
+	Direction string        `enum:"tx,rx,both" default:"both" help:"Only frames to the backend (tx) or from it (rx)."`
+	Queue     []int         `placeholder:"N" help:"Only this queue. May be given several times."`
+	SnapLen   int           `name:"snaplen" short:"s" placeholder:"BYTES" help:"Keep only so much of each frame."`
+	Count     uint64        `short:"c" placeholder:"N" help:"End after so many frames."`
+	Duration  time.Duration `placeholder:"TIME" help:"End after that time, like 30s or 5m."`
+	Host      string        `placeholder:"ADDRESS" help:"Only frames from or to this address or network, ARP among them."`
+	Port      int           `placeholder:"N" help:"Only TCP and UDP from or to this port."`
+	Proto     string        `placeholder:"NAME" help:"Only this protocol: ${protos}."`
+	Ether     string        `placeholder:"MAC" help:"Only frames from or to this MAC address."`
+	BPF       string        `name:"bpf" placeholder:"FILE" help:"Only frames that a program takes which tcpdump -ddd printed; - is the standard input."`
+	Buffer    int           `placeholder:"KIB" help:"Room for frames on their way out of each queue and direction (default: 2048)."`
+}
+
+func (c *captureCmd) Help() string {
+	return `Writes pcapng, with an interface for each queue and direction. The comment of each frame
+says what the ring says of it: slots, ids, flags, extras, and the status of the response.
+Frames that are lost in the daemon or at the backend are there, too, and marked. Only for
+root and the daemon's own user; one capture of a vif at a time.
+
+    xnetfrontd capture 0 -w vif0.pcapng
+    xnetfrontd capture 0 -w - | wireshark -k -i -
+    xnetfrontd capture 0 -w - --host 192.0.2.1 | tcpdump -n -r -
+    tcpdump -y EN10MB -ddd 'tcp[13] & 2 != 0' | xnetfrontd capture 0 -w syn.pcapng --bpf -
+
+Ends with Ctrl-C, or with the daemon. A frame for which there is no room because nobody
+reads fast enough is dropped from the capture, and only from that.`
+}
+
+func (c *captureCmd) Run(s streams) error {
+	q, err := c.request()
+	if err != nil {
+		return err
+	}
+	if f, ok := s.out.(*os.File); ok && c.Write == "-" && term.IsTerminal(int(f.Fd())) {
+		return usagef("-w -: the standard output is a terminal: pipe it into wireshark or tcpdump, or give a file")
+	}
+	// SIGPIPE, so that a reader that ends is no reason to end without a word.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	defer signal.Stop(signals)
+	stream, err := c.client().Capture(context.Background(), q)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	out, closeOut, err := c.open(s)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.err, "capturing vif %s; Ctrl-C ends it\n", c.Vif)
+	done := make(chan struct{})
+	defer close(done)
+	go stopOnSignal(stream, signals, done)
+	var count pcapng.Counter
+	_, err = io.Copy(io.MultiWriter(out, &count), stream)
+	err = errors.Join(captureEnd(&count, err), closeOut())
+	fmt.Fprintf(s.err, "%d frames captured, %d dropped\n", count.Packets, count.Dropped())
+	if err == nil && count.Why != "" {
+		fmt.Fprintf(s.err, "it has ended because %s\n", count.Why)
+	}
+	return err
+}
+
+// request is what the daemon is asked, checked as far as that can be done without it.
+func (c *captureCmd) request() (control.CaptureRequest, error) {
+	q := control.CaptureRequest{
+		Vif: c.Vif, SnapLen: c.SnapLen, Queues: c.Queue,
+		Host: c.Host, Port: c.Port, Proto: c.Proto, Ether: c.Ether,
+		Count: c.Count, Seconds: c.Duration.Seconds(), Buffer: c.Buffer << 10,
+	}
+	switch {
+	case c.Duration < 0 || c.Duration.Seconds() > maxCaptureSeconds:
+		return q, usagef("--duration %v: expected up to a year, or 0 for no end", c.Duration)
+	case c.Buffer != 0 && (c.Buffer < 256 || c.Buffer > 64<<10):
+		return q, usagef("--buffer %d: expected 256 to 65536 KiB", c.Buffer)
+	}
+	if c.Direction != "both" {
+		q.Direction = c.Direction
+	}
+	if c.BPF != "" {
+		program, err := readProgram(c.BPF)
+		if err != nil {
+			return q, err
+		}
+		q.BPF = program
+	}
+	if _, err := captureConfig(q); err != nil {
+		return q, usagef("--%w", err)
+	}
+	if _, err := framefilter.New(framefilter.Words{Host: q.Host, Port: q.Port, Proto: q.Proto, Ether: q.Ether}, q.BPF); err != nil {
+		return q, usagef("--%w", err)
+	}
+	return q, nil
+}
+
+// maxProgram is the longest text of a program, in bytes: what a request has room for.
+const maxProgram = control.MaxRequest - 1024
+
+// readProgram reads a program with commas in the place of line ends.
+func readProgram(path string) (string, error) {
+	in := os.Stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("--bpf: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxProgram+1))
+	if err != nil {
+		return "", fmt.Errorf("--bpf %s: %w", path, err)
+	}
+	switch {
+	case len(b) > maxProgram:
+		return "", usagef("--bpf %s: the program is longer than %d bytes: simplify the expression", path, maxProgram)
+	case len(strings.TrimSpace(string(b))) == 0:
+		return "", usagef("--bpf %s: it is empty: write what `tcpdump -ddd EXPRESSION` prints into it", path)
+	}
+	return strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", ","), nil
+}
+
+// open makes the file, which only its owner may read if it is new. It keeps what it was
+// until the daemon has begun to capture.
+func (c *captureCmd) open(s streams) (w io.Writer, end func() error, err error) {
+	if c.Write == "-" {
+		return s.out, func() error { return nil }, nil
+	}
+	f, err := os.OpenFile(c.Write, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("-w: %w", err)
+	}
+	return f, f.Close, nil
+}
+
+// lastBlocks is how long the daemon may take for the end of a capture.
+const lastBlocks = 5 * time.Second
+
+// stopOnSignal ends the capture on the first signal, and does not wait for the daemon any
+// longer on the second.
+func stopOnSignal(stream *control.Stream, signals <-chan os.Signal, done <-chan struct{}) {
+	var late <-chan time.Time
+	for {
+		select {
+		case <-done:
+			return
+		case sig := <-signals:
+			if sig == unix.SIGPIPE {
+				continue // the write has failed
+			}
+			if late != nil {
+				_ = stream.Close()
+				continue
+			}
+			late = time.After(lastBlocks)
+			if stream.Stop() == nil {
+				continue
+			}
+		case <-late:
+		}
+		_ = stream.Close()
+	}
+}
+
+// captureEnd is what was wrong with the end of a stream that was copied with err.
+func captureEnd(count *pcapng.Counter, err error) error {
+	switch {
+	case errors.Is(err, unix.EPIPE):
+		return nil // who reads has seen enough
+	case errors.Is(err, pcapng.ErrFormat):
+		return err
+	case count.Ended:
+		return nil
+	case err != nil && !errors.Is(err, unix.ECONNRESET):
+		return fmt.Errorf("the capture is not complete: %w", err)
+	case !count.Whole():
+		return errors.New("the capture is not complete: the daemon went away in the middle of a frame")
+	}
+	return errors.New("the capture is not complete: the daemon went away")
+}
