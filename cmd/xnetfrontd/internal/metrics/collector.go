@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -61,6 +62,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e := emitter{ch, c.names}
 	s := c.source.Status()
 	e.value(e.build, 1, s.Program, runtime.Version())
+	// The process collector has no process_start_time_seconds where /proc has nothing but
+	// processes (ProcSubset=pid), as in the daemon's unit.
+	e.value(e.started, seconds(s.Started))
 	e.value(e.handoverReady, flag(c.source.HandoverReady != nil && c.source.HandoverReady()))
 	if n := grantLimit(&s); n > 0 {
 		e.value(e.grantLimit, float64(n))
@@ -103,6 +107,9 @@ func (e emitter) value(f family, v float64, labels ...string) {
 
 // count is value for whole numbers.
 func (e emitter) count(f family, n uint64, labels ...string) { e.value(f, float64(n), labels...) }
+
+// seconds is a time as Prometheus has it.
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func flag(b bool) float64 {
 	if b {

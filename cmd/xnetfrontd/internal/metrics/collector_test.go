@@ -24,7 +24,7 @@ import (
 // status has one vif for each way in which a vif can be.
 func status() control.Status {
 	since := time.UnixMilli(1700000000250)
-	return control.Status{PID: 1, Program: "1.0", Vifs: []control.Vif{
+	return control.Status{PID: 1, Program: "1.0", Started: since, Vifs: []control.Vif{
 		{Match: "0", DevID: 0, TAP: "xnf0", MAC: "00:16:3e:00:00:00", Device: &netfront.Status{
 			TAP: "xnf0", MAC: "00:16:3e:00:00:00", MTU: 1500, State: "Connected", BackendState: "Connected", Since: since,
 			Backend: "/local/domain/3/backend/vif/1/0", BackendDomID: 3, Connects: 2, Ended: map[string]uint64{"violation": 1, "new": 4},
@@ -102,8 +102,9 @@ func source(s control.Status) Source {
 func TestFiguresAreThoseOfTheStatus(t *testing.T) {
 	got := gather(t, source(status()))
 	for series, want := range map[string]float64{
-		"xnetfrontd_handover_ready":    1,
-		"xnetfrontd_grant_limit_pages": 1024,
+		"xnetfrontd_start_time_seconds": 1700000000.25,
+		"xnetfrontd_handover_ready":     1,
+		"xnetfrontd_grant_limit_pages":  1024,
 		"xnetfrontd_vif_info{backend=/local/domain/3/backend/vif/1/0,backend_domid=3,mac=00:16:3e:00:00:00,tap=xnf0,vif=0}": 1,
 		"xnetfrontd_vif_up{vif=0}":                                                          1,
 		"xnetfrontd_vif_up{vif=1}":                                                          0,

@@ -15,7 +15,7 @@ type family struct {
 type families struct {
 	all []*prometheus.Desc
 
-	build, handoverReady, grantLimit family
+	build, started, handoverReady, grantLimit family
 
 	vifInfo, vifPresent, vifServed, vifUp         family
 	vifState, vifStateSince, vifTakenOver         family
@@ -61,6 +61,7 @@ func newFamilies() *families {
 type define func(name, help string, labels ...string) family
 
 func (f *families) defineVif(gauge, counter define) {
+	f.started = gauge("start_time_seconds", "When the daemon started, in seconds since the epoch.")
 	f.handoverReady = gauge("handover_ready", "1 while the holder has everything that the next daemon needs to go on without an outage.")
 	f.grantLimit = gauge("grant_limit_pages", "Pages that the guest may grant, all programs together (limit of xen_gntalloc).")
 	f.vifInfo = gauge("vif_info", "Always 1; the labels say what the vif is now.", vifLabels("tap", "mac", "backend", "backend_domid")...)

@@ -114,11 +114,11 @@ func (s *Server) keep(ctx context.Context, e endpoint, ln net.Listener, err erro
 			s.serve(ln)
 			said, wait = "", relistenMin
 		case errors.Is(err, errNotAllowed):
-			s.log.Error("metrics are not served", zap.Error(err))
+			s.log.Error("metrics are not served", notServed(err)...)
 			return
 		case ctx.Err() == nil && err.Error() != said:
 			said = err.Error()
-			s.log.Error("metrics are not served, and it is tried again", zap.Error(err))
+			s.log.Error("metrics are not served", notServed(err, zap.Duration("retry_in", wait))...)
 		}
 		select {
 		case <-ctx.Done():
@@ -133,7 +133,7 @@ func (s *Server) keep(ctx context.Context, e endpoint, ln net.Listener, err erro
 func (s *Server) serve(ln net.Listener) {
 	err := s.http.Serve(netutil.LimitListener(ln, maxClients))
 	if !errors.Is(err, http.ErrServerClosed) {
-		s.log.Error("a socket of the metrics failed", zap.Stringer("address", ln.Addr()), zap.Error(err))
+		s.log.Error("metrics are not served any more", notServed(err, zap.Stringer("address", ln.Addr()))...)
 	}
 }
 

@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -308,85 +306,6 @@ func await(t *testing.T, what string, ok func() bool) {
 	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("not %s after %v", what, patience)
-		}
-	}
-}
-
-// bePassed makes the test binary a process that systemd has started.
-const bePassed = "XNETFRONTD_TEST_PASSED"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(bePassed) != "" {
-		os.Exit(servePassed())
-	}
-	os.Exit(m.Run())
-}
-
-// servePassed serves on what was passed until its input ends. It shows what a child of
-// its would see of it.
-func servePassed() int {
-	// Its number is not known to who made the environment: the shell of the unit knows.
-	os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
-	passed := Passed(zap.NewNop())
-	env, err := exec.Command("/bin/sh", "-c", "env | grep ^LISTEN_; ls -l /proc/self/fd | grep socket:; true").Output()
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	fmt.Printf("%d passed; the child has %q\n", len(passed), env)
-	server := Start(Options{Passed: passed, Log: zap.NewNop()}, prometheus.NewRegistry(), "1.0")
-	io.Copy(io.Discard, os.Stdin)
-	if err := server.Close(); err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	return 0
-}
-
-func TestSocketsThatSystemdPassesAreServedAndNotHandedOn(t *testing.T) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
-	local, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer local.Close()
-	var files []*os.File
-	for _, l := range []interface{ File() (*os.File, error) }{tcp.(*net.TCPListener), local, local} {
-		f, err := l.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		files = append(files, f)
-	}
-	for range 2 { // systemd keeps them over restarts
-		var out bytes.Buffer
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), bePassed+"=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=metrics:metrics:other")
-		cmd.ExtraFiles = files
-		cmd.Stdout = &out
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range []*http.Client{{Timeout: patience}, client(local.Addr().String())} {
-			if code, _, body := do(t, c, "GET", "http://"+tcp.Addr().String()+"/"); code != 200 || !strings.HasPrefix(body, "xnetfrontd 1.0") {
-				t.Errorf("%d %q", code, body)
-			}
-		}
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v: %s", err, &out)
-		}
-		if want := "2 passed; the child has \"\"\n"; out.String() != want {
-			t.Errorf("got %q, want %q", &out, want)
 		}
 	}
 }

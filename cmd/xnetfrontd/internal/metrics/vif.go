@@ -52,7 +52,7 @@ func (e emitter) device(name string, d *netfront.Status) {
 		e.value(e.vifState, flag(d.State == s), name, "frontend", s)
 		e.value(e.vifState, flag(d.BackendState == s), name, "backend", s)
 	}
-	e.value(e.vifStateSince, float64(d.Since.UnixMilli())/1000, name)
+	e.value(e.vifStateSince, seconds(d.Since), name)
 	e.value(e.vifTakenOver, flag(d.TakenOver), name)
 	e.count(e.vifConnects, d.Connects, name)
 	e.byKey(e.vifDisconnects, d.Ended, causes(), name)
