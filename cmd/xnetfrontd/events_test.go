@@ -19,6 +19,7 @@ import (
 // eventSources are where the constants of events are.
 var eventSources = []string{
 	"events.go", "../../pkg/netfront/events.go", "../../internal/hold/events.go", "internal/journal/entry.go",
+	"internal/metrics/events.go",
 }
 
 // events returns the names of the constants of events, by value.

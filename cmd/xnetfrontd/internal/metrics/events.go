@@ -7,11 +7,11 @@ import (
 )
 
 // Events of a log line's field message_id: what the journal has as MESSAGE_ID, and what
-// docs/log.md explains. They are random 128-bit numbers (systemd-id128 new), and never
-// change.
+// docs/log.md and the journal's catalog (deploy/catalog) explain. They are random 128-bit
+// numbers (systemd-id128 new), and never change.
 const (
 	// EventMetricsNotServed: A socket for the metrics cannot be had, or has failed. The
-	// vifs are served all the same. Fields: XNF_ERROR, XNF_RETRY_IN unless it is hopeless.
+	// vifs are served all the same. Fields: XNF_ERROR, XNF_RETRY_IN.
 	EventMetricsNotServed = "893a066a75914ad5aa407c41919208d9"
 )
 
