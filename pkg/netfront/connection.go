@@ -45,8 +45,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 		if ctx.Err() != nil && !leaving(ctx) {
 			d.leave(b)
 		}
-		d.replugged = d.replugged || unplugged(ctx, b)
-		return err
+		return errors.Join(err, d.noteUnplugged(ctx, b))
 	}
 	o, err := readOffer(ctx, b.store, b.backend)
 	if err != nil {
@@ -253,7 +252,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	err := d.link.SetCarrier(false)
 	s.stop()
 	d.setPairs(nil, agreement{})
-	d.replugged = d.replugged || unplugged(ctx, b)
+	err = errors.Join(err, d.noteUnplugged(ctx, b))
 	d.leave(b)
 	return errors.Join(err, d.drop(s))
 }

@@ -161,9 +161,6 @@ func (d *Device) Run(ctx context.Context) error {
 		wait := backoff/2 + rand.N(backoff/2+1)
 		d.setState(netif.StateClosed, err)
 		why := cause(err)
-		if d.replugged && errors.Is(err, errBackendClosed) {
-			why = "detached" // for which the toolstack has the backend close it
-		}
 		kind, level := ending(why)
 		fields := []zap.Field{zap.String("cause", why), problem(err), zap.Duration("retry_in", wait), event(kind)}
 		if p := (*panicError)(nil); errors.As(err, &p) {
@@ -195,7 +192,7 @@ func cause(err error) string {
 		return "violation"
 	case errors.Is(err, errRestored):
 		return "restored"
-	case errors.Is(err, errMoved), errors.Is(err, ErrNoVif):
+	case errors.Is(err, errMoved), errors.Is(err, ErrNoVif), errors.Is(err, errUnplugged):
 		return "detached"
 	case errors.Is(err, errBackendClosed):
 		return "backend-closed"

@@ -97,6 +97,18 @@ func (d *Device) find(ctx context.Context) (address, error) {
 	return findVif(ctx, d.guest.Store, devid)
 }
 
+// errUnplugged says why a backend has closed a vif.
+var errUnplugged = errors.New("the toolstack has detached the vif")
+
+// noteUnplugged is errUnplugged, and remembered, if the toolstack takes the vif away.
+func (d *Device) noteUnplugged(ctx context.Context, b *bus) error {
+	if !unplugged(ctx, b) {
+		return nil
+	}
+	d.replugged = true
+	return errUnplugged
+}
+
 // unplugged tells whether the toolstack is taking the vif away, or has: before it has
 // a backend close, it says in its directory that the device is to go. Asked later, the
 // vif may be back already.
