@@ -62,6 +62,7 @@ func (s *signals) watch() {
 		case <-limit:
 			s.log.Error("stop took too long: ending as it is", zap.Duration("limit", stopLimit), event(eventForced))
 		}
+		_ = s.log.Sync() // what is left out so far is told
 		os.Exit(exitRuntime)
 	}
 }
