@@ -98,7 +98,8 @@ disable = [] # default
 	}
 	o = runProgram(t, program("config", "show", "--json", "--vif", "*", "--mtu", "9000"))
 	var shown struct {
-		Keys map[string]struct {
+		Files []string
+		Keys  map[string]struct {
 			Value string
 			From  string
 		}
@@ -110,7 +111,7 @@ disable = [] # default
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(o.out), &shown); err != nil || o.code != 0 || len(shown.Vif) != 1 {
+	if err := json.Unmarshal([]byte(o.out), &shown); err != nil || o.code != 0 || len(shown.Vif) != 1 || shown.Files == nil {
 		t.Fatalf("%v: %+v", err, o)
 	}
 	v := shown.Vif[0]

@@ -1,6 +1,7 @@
-// Package config is what xnetfrontd is told to do: the configuration file, its
-// defaults and its checks. Every error is one line which names the file and line,
-// the key, the value and what is expected there.
+// Package config is what xnetfrontd is told to do: the configuration file and its
+// drop-ins, their defaults and their checks, and where each value comes from. Every error
+// is one line which names the file and line, the key, the value and what is expected
+// there.
 package config
 
 import (
@@ -46,7 +47,7 @@ type Config struct {
 // Log says what is logged and how.
 type Log struct {
 	Level  string // debug, info, warn, error
-	Format string // auto (console on a terminal, journal where stderr is journald's, else json), console, json, journal
+	Format string // console, json, journal, or auto: console on a terminal, journal where stderr is journald's, else json
 }
 
 // Metrics says where the daemon's figures can be had over HTTP.

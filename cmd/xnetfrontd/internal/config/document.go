@@ -71,7 +71,7 @@ func (v value) unquoted() string {
 func parse(path string, text []byte) *document {
 	d := &document{path: path}
 	if line, err := syntax(text); err != nil {
-		d.problems = Problems{fmt.Errorf("%s: %w", Origin{path, line}, err)}
+		d.problems = Problems{&complaint{Origin{path, line}, err.Error()}}
 		return d
 	}
 	r := &reader{document: d}
@@ -219,8 +219,8 @@ func (r *reader) unknown(where Origin, path []string) {
 	if len(path) > 1 && (wantTable(path[0]) != "" || path[0] == "vif") {
 		table, place = path[0], "in ["+path[0]+"]"
 	}
-	r.problems = append(r.problems, fmt.Errorf("%s: unknown key %s: expected one of %s %s",
-		where, shortened(dotted(path)), strings.Join(keysOf(table), ", "), place))
+	text := fmt.Sprintf("unknown key %s: expected one of %s %s", shortened(dotted(path)), strings.Join(keysOf(table), ", "), place)
+	r.problems = append(r.problems, &complaint{where, text})
 }
 
 // dotted is a key as [setting] has it. A part that has a dot of its own is in quotes,

@@ -121,8 +121,8 @@ func TestProblemsOfSeveralFilesAreEachSaidWithTheirPlace(t *testing.T) {
 		{"byte order mark", "\xef\xbb\xbf[[vif]]\ndevid = 0\n", nil, "x.toml:1: not TOML: it begins with a byte order mark: save it as UTF-8 without one"},
 		{"too large", "[[vif]]\ndevid = 0\n", map[string]string{"a.toml": strings.Repeat("#\n", maxFile/2+1)}, "read configuration: x.toml.d/a.toml is larger than 256 KiB: expected a few lines of TOML"},
 		{"keys over several lines", "[[vif]]\ndevid = 0\nmtu = \"\"\"\nx\n\"\"\"\n\"q\\nueues\" = 1\n", nil,
-			"x.toml:6: unknown key \"vif.q\\nueues\": expected one of devid, mac, tap, keep, queues, mtu, txqueuelen, disable in [vif]\n" +
-				"x.toml:3: vif.mtu = \"\\\"\\\"\\\"\\nx\\n\\\"\\\"\\\"\": expected 0 (what the toolstack says) or a whole number from 68 to 65517"},
+			"x.toml:3: vif.mtu = \"\\\"\\\"\\\"\\nx\\n\\\"\\\"\\\"\": expected 0 (what the toolstack says) or a whole number from 68 to 65517\n" +
+				"x.toml:6: unknown key \"vif.q\\nueues\": expected one of devid, mac, tap, keep, queues, mtu, txqueuelen, disable in [vif]"},
 		{"tables of the wrong kind", "log = 3\n[vif]\ndevid = 0\n[[metrics]]\nfoo = 1\n[prometheus]\nbar = 1\n", nil,
 			"x.toml:1: log = 3: expected a table with the keys level, format\n" +
 				"x.toml:2: vif = [vif]: expected one [[vif]] table for each interface to serve\n" +

@@ -146,3 +146,15 @@ func TestSelectorReadsWhatItWrites(t *testing.T) {
 		}
 	}
 }
+
+func TestOrderOfFeaturesIsNoReasonToServeAVifAnew(t *testing.T) {
+	a, b := NewVif(SelectAll()), NewVif(SelectAll())
+	a.Disable, b.Disable = []string{"sg", "csum"}, []string{"csum", "sg", "csum"}
+	if !a.SameAs(&b) || !b.SameAs(&a) {
+		t.Error("the same features are another configuration")
+	}
+	b.Disable = []string{"sg"}
+	if a.SameAs(&b) || b.SameAs(&a) {
+		t.Error("other features are the same configuration")
+	}
+}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,17 +32,15 @@ func Load(path string) (*Loaded, error) {
 	l := newLoaded(Default())
 	for _, d := range r.docs {
 		l.Files = append(l.Files, d.path)
-		problems = append(problems, d.problems...)
-		problems = append(problems, l.merge(d)...)
+		found := append(d.problems, l.merge(d)...)
+		slices.SortStableFunc(found, func(a, b error) int { return lineOf(a) - lineOf(b) })
+		problems = append(problems, found...)
 	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	for i := range l.Vifs {
-		// The number is known, and a file that says it and one that does not are the same.
-		if v := &l.Vifs[i]; !v.Match.All() {
-			v.TAP = v.fixedTAP()
-		}
+	for i := range l.Vifs { // "xnf%d" and "xnf0" are the same for vif 0
+		l.Vifs[i].TAP = l.Vifs[i].fixedTAP()
 	}
 	if err := l.Check(); err != nil {
 		return nil, err

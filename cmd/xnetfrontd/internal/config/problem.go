@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -45,6 +46,27 @@ func (p *Problem) Error() string {
 		return fmt.Sprintf("%s%s is missing: expected %s", where, p.Key, p.Want)
 	}
 	return fmt.Sprintf("%s%s = %s: expected %s", where, p.Key, p.Value, p.Want)
+}
+
+// complaint is what is wrong at a place of a file and is no value of a key.
+type complaint struct {
+	where Origin
+	text  string
+}
+
+func (c *complaint) Error() string { return c.where.String() + ": " + c.text }
+
+// lineOf is the line of its file to which an error belongs; 0: to none.
+func lineOf(err error) int {
+	var p *Problem
+	var c *complaint
+	switch {
+	case errors.As(err, &p):
+		return p.Where.Line
+	case errors.As(err, &c):
+		return c.where.Line
+	}
+	return 0
 }
 
 // Problems is all that is wrong with a configuration: at least one error, each of one

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -98,7 +97,7 @@ type jsonKey struct {
 
 // WriteJSON writes the same as one JSON object.
 func (l *Loaded) WriteJSON(w io.Writer) error {
-	all := asJSON{Files: slices.Concat([]string{}, l.Files), Keys: map[string]jsonKey{}}
+	all := asJSON{Files: append([]string{}, l.Files...), Keys: map[string]jsonKey{}}
 	for _, t := range l.tables() {
 		prefix, keys := "", all.Keys
 		if t.name == "vif" {
