@@ -59,9 +59,9 @@ func TestVifWithoutRingsOrUnknownIsSaidToBeSo(t *testing.T) {
 	d := m.start("--config", m.config("[[vif]]\ndevid = 0\n[[vif]]\ndevid = 5\n")) // no backend
 	d.await("READY=1")
 	for _, op := range []string{"dump", "kick"} {
-		wantError(t, m.ask(op, "0"), exitRuntime, "control socket "+m.socket()+": vif 0 has no rings: it is Initialising, the backend Initialising")
-		wantError(t, m.ask(op, "5"), exitRuntime, "control socket "+m.socket()+": vif 5 has no rings: this domain has 0")
-		wantError(t, m.ask(op, "7"), exitRuntime, "control socket "+m.socket()+`: no vif "7": the daemon has 0, 5`)
+		wantError(t, m.ask(op, "0"), exitRuntime, "vif 0 has no rings: it is Initialising, the backend Initialising")
+		wantError(t, m.ask(op, "5"), exitRuntime, "vif 5 has no rings: this domain has 0")
+		wantError(t, m.ask(op, "7"), exitRuntime, `no vif "7": the daemon has 0, 5`)
 	}
 	wantError(t, m.ask("status", "7"), exitRuntime, `no vif "7": the daemon has 0, 5`)
 	wantError(t, m.ask("top", "7"), exitRuntime, `no vif "7": the daemon has 0, 5`)
@@ -75,7 +75,7 @@ func TestReloadEndsWhenTheDaemonGoesByTheFileOrSaysWhyNot(t *testing.T) {
 	m.awaitState(0, "Connected")
 	file := m.config("[[vif]]\ndevid = 0\n[[vif]]\ndevid = 1\nqueues = 'four'\n")
 	o := m.ask("reload")
-	if !strings.HasPrefix(o.errOut, "xnetfrontd: control socket "+m.socket()+": "+file+":5: ") || strings.Count(o.errOut, "\n") != 1 || o.code != exitRuntime {
+	if !strings.HasPrefix(o.errOut, "xnetfrontd: "+file+":5: ") || strings.Count(o.errOut, "\n") != 1 || o.code != exitRuntime {
 		t.Errorf("broken file: %+v", o)
 	}
 	if st := m.awaitState(0, "Connected"); len(st.Vifs) != 1 || st.Vifs[0].Device.Connects != 1 {

@@ -57,6 +57,8 @@ func (r reporter) snapshot() (control.Status, []*service) {
 		if f := v.frontend(); f != nil {
 			st := f.Status()
 			c.Device = &st
+			s.GrantsUsed += st.Grants
+			s.GrantsLimit = max(s.GrantsLimit, st.GrantLimit)
 		}
 		s.Vifs = append(s.Vifs, c)
 	}

@@ -40,13 +40,10 @@ var ErrNoDaemon = errors.New("no daemon answers")
 
 // RefusedError is what the daemon says to a request that it does not grant.
 type RefusedError struct {
-	Path   string // the socket
 	Reason string // one line
 }
 
-func (e *RefusedError) Error() string {
-	return fmt.Sprintf("control socket %s: %s", e.Path, e.Reason)
-}
+func (e *RefusedError) Error() string { return e.Reason }
 
 // Status returns what the daemon does.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
@@ -184,7 +181,7 @@ func (c *Client) begin(ctx context.Context, q Request) (conn net.Conn, rest *buf
 	case err != nil:
 		err = fmt.Errorf("control socket %s: %w", c.path(), err)
 	case r.Error != "":
-		err = &RefusedError{c.path(), r.Error}
+		err = &RefusedError{r.Error}
 	case r.Version != Version:
 		err = fmt.Errorf("control socket %s: the daemon speaks version %d, this program %d; use the program it was started from", c.path(), r.Version, Version)
 	default:

@@ -45,7 +45,7 @@ func serve(t *testing.T, raw string, keep bool) (*control.Client, <-chan string)
 	return &control.Client{Path: path, Timeout: time.Minute}, requests
 }
 
-func TestAnswerThatIsNoneIsAnErrorWithTheSocketsPath(t *testing.T) {
+func TestAnswerThatIsNoneIsAnErrorWithTheSocketsPathAndARefusalIsTheReason(t *testing.T) {
 	for _, c := range []struct {
 		name, answer, want string
 		is                 error
@@ -59,7 +59,10 @@ func TestAnswerThatIsNoneIsAnErrorWithTheSocketsPath(t *testing.T) {
 	} {
 		client, _ := serve(t, c.answer, false)
 		_, err := client.Status(t.Context())
-		if err == nil || err.Error() != "control socket "+client.Path+": "+c.want {
+		if c.name != "refused" {
+			c.want = "control socket " + client.Path + ": " + c.want
+		}
+		if err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
 		}
 		if c.is != nil && !errors.Is(err, c.is) {

@@ -77,7 +77,7 @@ func ours(r *netfront.RingDump) string {
 func wants(ahead uint32, what string) string {
 	switch n := int32(ahead); {
 	case n <= 0:
-		return "wants no event: it looks by itself, or was told"
+		return "has had its event, or looks by itself"
 	case n == 1:
 		return "wants an event at the next " + what
 	default:
