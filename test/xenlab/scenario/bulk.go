@@ -22,8 +22,8 @@ func bulk() Scenario {
 			stop := watch(t, dom0, u.Vif(0))
 			to := transfer(t, guest, dom0, ipv4(numberDom0), 64*mib, 1)
 			from := transfer(t, dom0, guest, ipv4(numberGuest), 64*mib, 1)
-			transfer(t, guest, dom0, ipv6(numberDom0), 8*mib, 1)
-			transfer(t, dom0, guest, ipv6(numberGuest), 8*mib, 1)
+			transfer(t, guest, dom0, ipv6(numberDom0), 2*mib, 1)
+			transfer(t, dom0, guest, ipv6(numberGuest), 2*mib, 1)
 			f := stop()
 			t.Reportf("domU to dom0 %.0f Mbit/s, dom0 to domU %.0f Mbit/s, frames up to %d and %d bytes",
 				to.MbitPerS, from.MbitPerS, f.In.Largest, f.Out.Largest)

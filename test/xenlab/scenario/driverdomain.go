@@ -26,8 +26,7 @@ func driverDomain() Scenario {
 		Name: "driverdomain",
 		Proves: "the backend is in a driver domain, which is destroyed under traffic; 10 s later the vif is attached to another driver domain: a TCP session through both goes on with the same hashes, " +
 			"on the same TAP of the same daemon, and nothing passes for hardly longer than the absence",
-		Takes:   38 * time.Second,
-		Timeout: 6 * time.Minute,
+		Takes: 38 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			first := newDriver(t, "driver1", 11)
@@ -47,7 +46,7 @@ func driverDomain() Scenario {
 			index := s.status().IfIndex
 
 			session := openFlow(t, guest, dom0, ipv4(numberDom0), "5003", mib/2)
-			sink := guest.listen(t, "stream-sink", port("", "5002"), "--quiet=1h")
+			sink := guest.listen(t, "stream-sink", port("", "5002"), "--quiet="+patience, "--timeout="+patience)
 			probe := dom0.launch(t, "stream", port(behind.ipv4(numberGuest), "5002"), "--packets=1000000", fmt.Sprintf("--rate=%d", probes))
 
 			began := time.Now()

@@ -32,7 +32,7 @@ func handover() Scenario {
 		Proves: "a restart (SIGUSR2) and an upgrade to another build lose, repeat and reorder no packet of numbered streams both ways and change no byte of TCP flows, " +
 			"and the backend is never told; SIGKILL, ten times, loses at most a batch of 32 each way and repeats nothing; Xen has the same grants mapped all the while, and after a stop none",
 		Takes:   60 * time.Second,
-		Timeout: 8 * time.Minute,
+		Timeout: 15 * time.Minute,
 		Run: func(t *T) {
 			u := t.DomU(lab.DomUConfig{Name: "handover", MemMiB: 384, Vifs: []lab.VifConfig{{}}, Payload: map[string]string{otherBuild: buildAnother(t)}})
 			k := keepUp(t, u)

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	defaultTimeout = 5 * time.Minute
+	defaultTimeout = 10 * time.Minute
 	// afterTimeout is for the evidence and for the cleanups, each.
 	afterTimeout = 3 * time.Minute
 )

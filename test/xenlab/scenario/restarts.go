@@ -21,8 +21,7 @@ func restarts() Scenario {
 		Name: "restarts",
 		Proves: "start, SIGKILL, start and stop, ten times in a row under ping: connected again each time, and at the end " +
 			"Xen has the same grants mapped and the same event channels open as before; netback never disables the vif",
-		Takes:   27 * time.Second,
-		Timeout: 10 * time.Minute,
+		Takes: 27 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			serve(t, u, 0, numberGuest).stop()

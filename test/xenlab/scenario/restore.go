@@ -21,8 +21,7 @@ func restore() Scenario {
 		Name: "restore",
 		Proves: "xl save and xl restore, three times in a row and once more while no daemon runs: the TCP session goes on with the same hashes, " +
 			"the holder keeps the old event channels, and the guest's kernel has nothing to say about them, not when the daemon stops and not when the guest goes off",
-		Takes:   44 * time.Second,
-		Timeout: 8 * time.Minute,
+		Takes: 44 * time.Second,
 		Run: func(t *T) {
 			u := t.DomU(lab.DomUConfig{Name: "restore", Vifs: []lab.VifConfig{{}}})
 			s := serve(t, u, 0, numberGuest)

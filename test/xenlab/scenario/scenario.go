@@ -19,7 +19,7 @@ import (
 type Scenario struct {
 	Name    string        // what make test-xen SCENARIO= takes: a word
 	Proves  string        // one sentence, for the table in the docs
-	Timeout time.Duration // 0 is 5 minutes
+	Timeout time.Duration // 0 is 10 minutes
 	Takes   time.Duration // about, on a quiet machine: the longest ones begin first
 	// MemMiB and Dom0MemMiB are what the lab must have for it, see lab.Options. The one
 	// boot for all has the most that one of them wants.

@@ -81,6 +81,10 @@ func interrupt[V any](w *tool) V {
 	return result[V](w)
 }
 
+// patience ends no tool that gets on, on however slow a machine: the scenario's own time
+// does.
+const patience = "1h"
+
 // transfer sends bytes over each of some TCP flows, compares the hashes of both ends,
 // and returns what the sender says.
 func transfer(t *T, from, to place, address string, bytes, flows int) traffic.Sent {
@@ -91,8 +95,8 @@ func transfer(t *T, from, to place, address string, bytes, flows int) traffic.Se
 
 func tryTransfer(t *T, from, to place, address string, bytes, flows int) (traffic.Sent, error) {
 	n, f := strconv.Itoa(bytes), strconv.Itoa(flows)
-	r := to.listen(t, "receive", port("", "5001"), "--flows="+f, "--timeout=120s")
-	s := from.launch(t, "send", port(address, "5001"), "--bytes="+n, "--flows="+f, "--timeout=120s")
+	r := to.listen(t, "receive", port("", "5001"), "--flows="+f, "--timeout="+patience)
+	s := from.launch(t, "send", port(address, "5001"), "--bytes="+n, "--flows="+f, "--timeout="+patience)
 	var sent traffic.Sent
 	res, err := s.Wait(t.Context())
 	if err == nil && res.Code != 0 {
@@ -110,7 +114,8 @@ func tryTransfer(t *T, from, to place, address string, bytes, flows int) (traffi
 
 // stream sends numbered UDP packets and returns what came.
 func stream(t *T, from, to place, address string, packets, rate int) traffic.Seen {
-	sink := to.listen(t, "stream-sink", port("", "5002"))
+	// A stream that is whole ends at once; of another one, what is late is no loss.
+	sink := to.listen(t, "stream-sink", port("", "5002"), "--quiet=60s", "--timeout="+patience)
 	src := from.launch(t, "stream", port(address, "5002"), fmt.Sprintf("--packets=%d", packets), fmt.Sprintf("--rate=%d", rate))
 	sent := result[traffic.Streamed](src)
 	t.Require(sent.Sent == packets, "stream to %s: %d of %d packets sent, %d refused by the kernel", address, sent.Sent, packets, sent.Refused)
@@ -129,7 +134,7 @@ func noneWrong(t *T, what string, seen traffic.Seen) {
 
 // watch counts frames on an interface until stop is called.
 func watch(t *T, p place, link string, args ...string) (stop func() traffic.Frames) {
-	w := p.listen(t, append([]string{"watch-frames", link, "--for=300s"}, args...)...)
+	w := p.listen(t, append([]string{"watch-frames", link, "--for=" + patience}, args...)...)
 	return func() traffic.Frames {
 		f := interrupt[traffic.Frames](w)
 		t.Logf("frames on %s: %+v", link, f)

@@ -21,7 +21,7 @@ const inHand = 32
 // the lab's connection to its guest, as across a restore.
 func openFlow(t *T, from, to place, address, number string, pace int) *tool {
 	r, err := to.StartCommand(t.Context(), lab.Command{
-		Argv:     to.argv(lab.AgentPath, "receive", port("", number), "--timeout=1h"),
+		Argv:     to.argv(lab.AgentPath, "receive", port("", number), "--timeout="+patience),
 		Detached: "/run/lab-receive-" + number,
 	})
 	t.NoError(err, "start receive")
@@ -30,7 +30,7 @@ func openFlow(t *T, from, to place, address, number string, pace int) *tool {
 		_, _ = to.Shell(ctx, fmt.Sprintf("kill -9 %d 2>/dev/null || true", r.Pid))
 		return nil
 	})
-	return from.listen(t, "send", port(address, number), "--bytes=0", "--timeout=1h", fmt.Sprintf("--pace=%d", pace))
+	return from.listen(t, "send", port(address, number), "--bytes=0", "--timeout="+patience, fmt.Sprintf("--pace=%d", pace))
 }
 
 // finish ends a flow and compares the hashes of both ends.
@@ -64,7 +64,7 @@ const streamSize = 24
 func startStreams(t *T, u *lab.DomU, packets, rate int, quiet time.Duration) *streams {
 	s := &streams{t: t}
 	for i, way := range s.ways(u) {
-		s.sinks[i] = way.to.listen(t, "stream-sink", port("", "5002"), "--quiet="+quiet.String())
+		s.sinks[i] = way.to.listen(t, "stream-sink", port("", "5002"), "--quiet="+quiet.String(), "--timeout="+patience)
 	}
 	for i, way := range s.ways(u) {
 		s.sends[i] = way.from.launch(t, "stream", port(way.address, "5002"),
@@ -123,9 +123,9 @@ func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(
 // reachesSoon wants an answer to a ping. What is sent until the daemon has seen that the
 // backend is there is lost.
 func reachesSoon(t *T, p place, address string) {
-	got, err := ping(t.Context(), p, address, "-c", "1", "-w", "30")
+	got, err := ping(t.Context(), p, address, "-c", "1", "-w", "120")
 	t.NoError(err, "ping "+address)
-	t.Require(got.received > 0, "no answer from %s in 30 s", address)
+	t.Require(got.received > 0, "no answer from %s in 120 s", address)
 }
 
 // nothingMapped wants Xen to have no grants of the guest but those of its console and
