@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,8 +15,10 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
@@ -361,6 +364,104 @@ func TestCaptureOfAVifWithoutABackendWaitsForIt(t *testing.T) {
 	}
 }
 
+func TestCaptureIsNotWrittenToATerminal(t *testing.T) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer master.Close()
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	cmd := program("capture", "0", "-w", "-", "--control", "/none")
+	var errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = terminal, &errOut
+	err = cmd.Run()
+	const want = "xnetfrontd: -w -: the standard output is a terminal: pipe it into wireshark or tcpdump, or give a file\n"
+	if cmd.ProcessState.ExitCode() != exitUsage || errOut.String() != want {
+		t.Errorf("%v, %q", err, errOut.String())
+	}
+}
+
+func TestReaderThatEndsEndsTheCaptureWithItsFigures(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	m.startBackend()
+	d := m.start("--vif", "0", "--queues", "1")
+	d.await("READY=1")
+	m.awaitState(0, "Connected")
+	_, port := m.port(0)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := program("capture", "0", "-w", "-", "--control", m.socket())
+	var errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = write, &errOut
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	if _, err := io.ReadFull(read, make([]byte, 64)); err != nil {
+		t.Error(err)
+	}
+	read.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	m.await("its end", func() bool {
+		if err := port.Send(0, tap.VirtioHeader{}, strange(80, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return len(ended) > 0
+	})
+	if err := <-ended; err != nil || !strings.Contains(errOut.String(), " frames captured, ") {
+		t.Errorf("%v, %q", err, errOut.String())
+	}
+}
+
+func TestClientThatDoesNotReadDisturbsNobodyAndIsToldWhatItMissed(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	m.startBackend()
+	d := m.start("--vif", "0", "--queues", "1")
+	d.await("READY=1")
+	m.awaitState(0, "Connected")
+	_, port := m.port(0)
+	client := control.Client{Path: m.socket(), Timeout: patience}
+	stream, err := client.Capture(t.Context(), control.CaptureRequest{Vif: "0", Direction: "rx", Buffer: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	const n = 2000 // of 1514 bytes: more than buffer and socket take
+	for i := range n {
+		if err := port.Send(0, tap.VirtioHeader{}, strange(1514, byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.await("every frame to be carried", func() bool {
+		st, err := client.Status(t.Context())
+		return err == nil && st.Vifs[0].Device.Queues[0].Rx.Counters["packets"] >= n
+	})
+	if err := stream.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var count pcapng.Counter
+	if _, err := io.Copy(&count, stream); err != nil {
+		t.Fatal(err)
+	}
+	if count.Packets == 0 || count.Dropped() == 0 || count.Packets+count.Dropped() < n || !count.Ended {
+		t.Errorf("%+v, %d dropped", count, count.Dropped())
+	}
+}
+
 func TestToolsReadACapture(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
 	m.startBackend()
@@ -381,13 +482,14 @@ func TestToolsReadACapture(t *testing.T) {
 		{"capinfos -r", "xnf0-rx1"},
 	} {
 		args := strings.Fields(tool.args)
-		if _, err := exec.LookPath(args[0]); err != nil {
-			t.Logf("skipped: %s is not installed here", args[0])
-			continue
-		}
-		out, err := exec.Command(args[0], append(args[1:], s.file)...).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), tool.want) {
-			t.Errorf("%s: %v, no %q in\n%s", args[0], err, tool.want, out)
-		}
+		t.Run(args[0], func(t *testing.T) {
+			if _, err := exec.LookPath(args[0]); err != nil {
+				t.Skipf("%s is not installed here", args[0])
+			}
+			out, err := exec.Command(args[0], append(args[1:], s.file)...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), tool.want) {
+				t.Errorf("%v, no %q in\n%s", err, tool.want, out)
+			}
+		})
 	}
 }
