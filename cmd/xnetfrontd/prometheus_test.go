@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,18 +89,52 @@ func (m *machine) startPrometheus() {
 	})
 }
 
-// awaitQuery waits until Prometheus has a result for an expression.
+// query asks Prometheus for the value of an expression.
+func (m *machine) query(expression string) (string, error) {
+	m.t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command("promtool", "query", "instant", "http://"+prometheusWeb, expression)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := m.space.Start(cmd); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, &out)
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// awaitQuery waits until Prometheus has a value for an expression.
 func (m *machine) awaitQuery(expression string) {
 	m.t.Helper()
-	m.await("a result of "+expression, func() bool {
-		var out bytes.Buffer
-		cmd := exec.Command("promtool", "query", "instant", "http://"+prometheusWeb, expression)
-		cmd.Stdout = &out
-		if err := m.space.Start(cmd); err != nil {
-			m.t.Fatal(err)
-		}
-		return cmd.Wait() == nil && strings.TrimSpace(out.String()) != ""
+	m.await("a value of "+expression, func() bool {
+		value, err := m.query(expression)
+		return err == nil && value != ""
 	})
+}
+
+// dashboard returns the expressions of the dashboard's panels, with Grafana's variables
+// filled in.
+func dashboard(t *testing.T) (expressions []string) {
+	t.Helper()
+	var d struct {
+		Panels []struct {
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(readFile(t, "../../deploy/grafana/xnetfrontd.json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	fill := strings.NewReplacer("$__rate_interval", "1m", "$instance", ".*", "$vif", ".*")
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			expressions = append(expressions, fill.Replace(target.Expr))
+		}
+	}
+	if len(expressions) == 0 {
+		t.Error("the dashboard shows nothing")
+	}
+	return expressions
 }
 
 func TestPrometheusScrapesTheDaemonAndTheRulesFire(t *testing.T) {
@@ -117,6 +152,12 @@ func TestPrometheusScrapesTheDaemonAndTheRulesFire(t *testing.T) {
 
 	text, _ := m.local()
 	promtool(t, ".", text, "check", "metrics")
+
+	for _, expression := range dashboard(t) {
+		if _, err := m.query(expression); err != nil {
+			t.Errorf("the dashboard asks %s: %v", expression, err)
+		}
+	}
 
 	kill()
 	m.closeBackend()
