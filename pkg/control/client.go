@@ -176,8 +176,10 @@ func (c *Client) begin(ctx context.Context, q Request) (conn net.Conn, rest *buf
 		err = ctx.Err()
 	}
 	switch {
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		err = fmt.Errorf("control socket %s: %w", c.path(), ctx.Err())
 	case err != nil && ctx.Err() != nil:
-		err = fmt.Errorf("control socket %s: %w: %w", c.path(), ErrNoDaemon, context.Cause(ctx))
+		err = &socketError{"control socket " + c.path() + ": no answer in time: the daemon hangs, or has too much to do", []error{ErrNoDaemon, ctx.Err()}}
 	case err != nil:
 		err = fmt.Errorf("control socket %s: %w", c.path(), err)
 	case r.Error != "":
@@ -197,6 +199,9 @@ func exchange(conn net.Conn, in *bufio.Reader, q Request) (*Response, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoDaemon, err)
 	}
 	line, err := in.ReadBytes('\n')
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: it has closed the connection", ErrNoDaemon)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoDaemon, err)
 	}
@@ -207,24 +212,24 @@ func exchange(conn net.Conn, in *bufio.Reader, q Request) (*Response, error) {
 	return &r, nil
 }
 
-// dialError is why the socket could not be opened, in words for who runs a program.
-type dialError struct {
+// socketError is why there is no answer, in words for who runs a program.
+type socketError struct {
 	text string
-	kind error // ErrNoDaemon or fs.ErrPermission
+	is   []error // ErrNoDaemon or fs.ErrPermission, and what there is besides
 }
 
-func (e *dialError) Error() string { return e.text }
-func (e *dialError) Unwrap() error { return e.kind }
+func (e *socketError) Error() string   { return e.text }
+func (e *socketError) Unwrap() []error { return e.is }
 
 func explainDial(path string, err error) error {
 	socket := "control socket " + path + ": "
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &dialError{socket + "not there; no daemon runs, or it has another path (--control)", ErrNoDaemon}
+		return &socketError{socket + "not there; no daemon runs, or it has another path (--control)", []error{ErrNoDaemon}}
 	case errors.Is(err, unix.ECONNREFUSED):
-		return &dialError{socket + "nobody listens; the daemon that made it is gone", ErrNoDaemon}
+		return &socketError{socket + "nobody listens; the daemon that made it is gone", []error{ErrNoDaemon}}
 	case errors.Is(err, fs.ErrPermission):
-		return &dialError{socket + "no permission; run as root or as a member of its group", fs.ErrPermission}
+		return &socketError{socket + "no permission; run as root or as a member of its group", []error{fs.ErrPermission}}
 	}
 	return fmt.Errorf("control socket: %w: %w", ErrNoDaemon, err)
 }

@@ -50,8 +50,8 @@ func TestAnswerThatIsNoneIsAnErrorWithTheSocketsPathAndARefusalIsTheReason(t *te
 		name, answer, want string
 		is                 error
 	}{
-		{"end at once", "", "no daemon answers: EOF", control.ErrNoDaemon},
-		{"half a line", `{"version":1`, "no daemon answers: EOF", control.ErrNoDaemon},
+		{"end at once", "", "no daemon answers: it has closed the connection", control.ErrNoDaemon},
+		{"half a line", `{"version":1`, "no daemon answers: it has closed the connection", control.ErrNoDaemon},
 		{"no JSON", "HTTP/1.1 400 Bad Request\r\n", "answer is not a line of JSON: invalid character 'H' looking for beginning of value", nil},
 		{"another version", `{"version":9}` + "\n", "the daemon speaks version 9, this program 1; use the program it was started from", nil},
 		{"nothing in it", `{"version":1}` + "\n", "answer without a status", nil},
@@ -78,7 +78,9 @@ func TestAnswerThatIsNoneIsAnErrorWithTheSocketsPathAndARefusalIsTheReason(t *te
 func TestDaemonThatHangsIsNotWaitedForLongerThanTheTimeout(t *testing.T) {
 	client, _ := serve(t, "", true)
 	client.Timeout = 20 * time.Millisecond
-	if _, err := client.Status(t.Context()); !errors.Is(err, control.ErrNoDaemon) || !errors.Is(err, context.DeadlineExceeded) {
+	_, err := client.Status(t.Context())
+	if !errors.Is(err, control.ErrNoDaemon) || !errors.Is(err, context.DeadlineExceeded) ||
+		err.Error() != "control socket "+client.Path+": no answer in time: the daemon hangs, or has too much to do" {
 		t.Errorf("%v", err)
 	}
 	client.Timeout = time.Hour

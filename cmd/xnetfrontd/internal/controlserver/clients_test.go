@@ -1,8 +1,10 @@
 package controlserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"path/filepath"
 	"testing"
@@ -35,6 +37,49 @@ func TestSilentClientIsCutOff(t *testing.T) {
 	}
 	wantEOF(t, silent)
 	wantEOF(t, slow)
+}
+
+func TestClientThatReadsNoResponseIsCutOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.sock")
+	l := defaultLimits()
+	l.request = 50 * time.Millisecond
+	s := start(t, path, &daemon{large: true}, l)
+	c := dial(t, path)
+	if _, err := c.Write([]byte("{\"version\":1,\"op\":\"status\"}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil { // it has its place
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); s.clients.count() > 0; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("it has its place still")
+		}
+	}
+}
+
+func TestClientThatClosesItsSideGetsItsAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.sock")
+	start(t, path, &daemon{}, patient())
+	c := dial(t, path).(*net.UnixConn)
+	if _, err := c.Write([]byte("{\"version\":1,\"op\":\"status\"}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); err != nil || !bytes.Contains(b, []byte(`"pid":7`)) {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// count is how many there are.
+func (l *clients) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list)
 }
 
 func TestClientsThatHangKeepNobodyOut(t *testing.T) {

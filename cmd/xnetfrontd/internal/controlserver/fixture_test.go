@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 // daemon is a Handler with one vif, "0", and nothing behind it.
 type daemon struct {
+	large   bool // so much to say that no socket has room for it
 	kicks   atomic.Int32
 	reload  func(ctx context.Context) error // nil: nothing to do
 	capture func(ctx context.Context, w io.Writer) error
@@ -24,7 +26,13 @@ type daemon struct {
 
 var errNoVif = errors.New(`no vif "7": the daemon has 0`)
 
-func (d *daemon) Status() control.Status { return control.Status{PID: 7, Program: "test"} }
+func (d *daemon) Status() control.Status {
+	s := control.Status{PID: 7, Program: "test"}
+	if d.large {
+		s.Program = strings.Repeat("x", 1<<22)
+	}
+	return s
+}
 
 func (d *daemon) Dump(_ context.Context, vif string) (*netfront.Dump, error) {
 	if vif != "0" {

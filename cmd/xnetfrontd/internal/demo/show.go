@@ -154,6 +154,8 @@ func (d *demo) explain() {
 	d.say("  %s ping %s", guest, d.backend.v6)
 	d.say("  %s tcpdump -ni %s", guest, d.guest.tap)
 	d.say("  %s status --control %s", d.Program, d.socket())
+	d.say("  %s top --control %s", d.Program, d.socket())
+	d.say("  %s dump --control %s %d", d.Program, d.socket(), devID)
 	d.say("and against the backend's side (%s):", d.backend.tap)
 	d.say("  %s iperf3 -s", backend)
 	d.say("  %s iperf3 -c %s", guest, d.backend.v4)
