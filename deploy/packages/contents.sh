@@ -4,6 +4,7 @@
 # Usage: deploy/packages/contents.sh DIRECTORY
 set -eu
 export LC_ALL=C
+docs=$(realpath "$(dirname "$0")/../../docs")
 cd "$1"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -30,14 +31,15 @@ cat >"$work/files" <<'END'
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/ifupdown/xnf0
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/prometheus/prometheus.yml
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/prometheus/xnetfrontd.rules.yml
--rw-r--r-- ./usr/share/doc/xnetfrontd/install.md
 -rw-r--r-- ./usr/share/doc/xnetfrontd/third-party-notices
 -rw-r--r-- ./usr/share/fish/vendor_completions.d/xnetfrontd.fish
+-rw-r--r-- ./usr/share/man/man5/xnetfrontd.toml.5.gz
 -rw-r--r-- ./usr/share/man/man8/xnetfrontd.8.gz
 -rw-r--r-- ./usr/share/zsh/ZSH/_xnetfrontd
 END
+(cd "$docs" && ls ./*.md ./kernel-bugs/*.md) | sed 's,^\.,-rw-r--r-- ./usr/share/doc/xnetfrontd,' >>"$work/files"
 want() { # ZSH: where the format's zsh has its functions
-	sed "s,/ZSH/,/$1/," "$work/files" >"$work/want"
+	sed "s,/ZSH/,/$1/," "$work/files" | sort -k2 >"$work/want"
 }
 printf '/etc/modprobe.d/xnetfrontd.conf\n/etc/xnetfrontd/xnetfrontd.toml\n' >"$work/conffiles"
 
