@@ -59,8 +59,9 @@ packages: check-go ## build dist/*.deb and dist/*.rpm for amd64 and arm64
 	deploy/packages/contents.sh dist
 
 .PHONY: check-packages
-check-packages: packages ## build the packages once more elsewhere: the same commit gives the same bytes
+check-packages: packages ## the same commit gives the same bytes; install, upgrade, remove in clean roots of Debian
 	deploy/packages/reproducible.sh dist
+	deploy/packages/check-install.sh dist
 
 .PHONY: lint
 lint: check-go ## gofmt, go vet and staticcheck (pinned in tools/go.mod)
