@@ -162,7 +162,10 @@ func (d *Device) Run(ctx context.Context) error {
 		d.setState(netif.StateClosed, err)
 		why := cause(err)
 		kind, level := ending(why)
-		fields := []zap.Field{zap.String("cause", why), problem(err), zap.Duration("retry_in", wait), event(kind)}
+		fields := []zap.Field{
+			zap.Uint16("backend", uint16(d.view.address.domid)), // which this goroutine writes
+			zap.String("cause", why), problem(err), zap.Duration("retry_in", wait), event(kind),
+		}
 		if p := (*panicError)(nil); errors.As(err, &p) {
 			fields = append(fields, zap.String("stack", p.stack))
 		}

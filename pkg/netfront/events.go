@@ -66,34 +66,34 @@ const (
 	EventNotParked = "d8607b3091d14291adef2fe0385a0bc7"
 
 	// EventDisconnected: The connection ended, or did not come about, for the reason in
-	// XNF_ERROR. The next attempt follows. Fields: CAUSE=error, XNF_ERROR, XNF_RETRY_IN.
+	// XNF_ERROR. The next attempt follows. Fields: BACKEND, CAUSE=error, XNF_ERROR, XNF_RETRY_IN.
 	EventDisconnected = "89a61ed1e4e54abb878f652a1d2f4854"
 
 	// EventBackendClosed: The backend has closed the vif: its domain restarts or has
-	// crashed, or its driver was removed. Fields: CAUSE=backend-closed, XNF_ERROR,
+	// crashed, or its driver was removed. Fields: BACKEND, CAUSE=backend-closed, XNF_ERROR,
 	// XNF_RETRY_IN.
 	EventBackendClosed = "63eb87d8ed8d4049a2b0e6218bb8dfc3"
 
 	// EventDetached: The toolstack has taken the vif away, or given it another backend.
-	// The TAP stays, without carrier. Fields: CAUSE=detached, XNF_ERROR, XNF_RETRY_IN.
+	// The TAP stays, without carrier. Fields: BACKEND, CAUSE=detached, XNF_ERROR, XNF_RETRY_IN.
 	EventDetached = "9fa2121a43bc4788870bbbe9728a4e71"
 
 	// EventViolation: The backend has broken the protocol: XNF_ERROR says what it did.
 	// Nothing it did got through. The connection is made anew, at growing intervals.
-	// Fields: CAUSE=violation, XNF_ERROR, XNF_RETRY_IN.
+	// Fields: BACKEND, CAUSE=violation, XNF_ERROR, XNF_RETRY_IN.
 	EventViolation = "8fd6b7044bcd4f9183437adad5d68420"
 
 	// EventStuck: The backend says it is connected, and does not serve a ring. The
-	// connection is made anew. Fields: CAUSE=stalled or CAUSE=no-progress, XNF_ERROR,
+	// connection is made anew. Fields: BACKEND, CAUSE=stalled or CAUSE=no-progress, XNF_ERROR,
 	// XNF_RETRY_IN.
 	EventStuck = "725512e05c234b9d97b07326eefcfcbf"
 
 	// EventRestored: The guest was restored from a save, or has migrated: the connection
-	// of before is gone with its backend. Fields: CAUSE=restored, XNF_ERROR, XNF_RETRY_IN.
+	// of before is gone with its backend. Fields: BACKEND, CAUSE=restored, XNF_ERROR, XNF_RETRY_IN.
 	EventRestored = "a8cfd3d0cdeb4bd6befa9dd47e1acfe6"
 
 	// EventGrants: The guest may not grant pages enough for even one queue. Fields:
-	// CAUSE=grants, XNF_ERROR, XNF_RETRY_IN.
+	// BACKEND, CAUSE=grants, XNF_ERROR, XNF_RETRY_IN.
 	EventGrants = "44b245e4eb874eaf91f8affc8229f0e8"
 
 	// EventPanic: A fault of this program was caught. It costs this vif its connection,

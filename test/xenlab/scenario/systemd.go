@@ -215,7 +215,7 @@ func (d *debian) detach() {
 	began := time.Now()
 	run(t, t.Dom0, append([]string{"xl", "network-attach", d.u.Name}, d.u.Config.Vifs[0].Spec()...)...)
 	d.served()
-	d.noted(entry{Unit: daemonUnit, ID: netfront.EventDetached, Priority: "4", VIF: "0", TAP: "xnf0", Cause: "detached"}, "CAUSE=detached")
+	d.noted(entry{Unit: daemonUnit, ID: netfront.EventDetached, Priority: "4", VIF: "0", TAP: "xnf0", Backend: "0", Cause: "detached"}, "CAUSE=detached")
 	d.noted(entry{ID: netfront.EventDetached}, "--priority=warning", "VIF=0")
 	t.Reportf("attached again: served after %.1f s", time.Since(began).Seconds())
 	d.healthy()

@@ -19,7 +19,7 @@ func TestAnEntryHasEveryFieldUnderItsDocumentedName(t *testing.T) {
 	j := newJournald(t)
 	log := zap.New(NewCore(j.dial(), zap.InfoLevel)).With(zap.Int("vif", 0), zap.String("tap", "xnf0"))
 	log.Warn("disconnected", zap.Int("queue", 1), zap.Uint16("backend", 3), zap.String("cause", "violation"),
-		zap.Error(errors.Join(errors.New("rsp_prod 9"), errors.New("closed"))), zap.Duration("retry_in", 120*time.Millisecond),
+		zap.Error(errors.Join(errors.New("rsp_prod 9"), errors.New("closed"))), zap.Duration("retry_in", 120*time.Millisecond+345),
 		zap.String("stack", "a\nb"), zap.Strings("features", []string{"sg", "csum"}), zap.Any("ring", struct{ N int }{7}),
 		zap.Bool("attached", true), zap.Int("Odd-key.1", 5), zap.String("message_id", EventLost))
 	got, _ := j.read()

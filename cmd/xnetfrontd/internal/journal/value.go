@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -15,7 +16,7 @@ type field struct{ key, value string }
 func values(fields []zapcore.Field) []field {
 	// An encoder for JSON knows all types of fields. One field at a time keeps their order.
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
-		EncodeDuration: zapcore.StringDurationEncoder, EncodeTime: zapcore.RFC3339NanoTimeEncoder, SkipLineEnding: true,
+		EncodeDuration: encodeDuration, EncodeTime: zapcore.RFC3339NanoTimeEncoder, SkipLineEnding: true,
 	})
 	var list []field
 	for _, f := range fields {
@@ -32,6 +33,14 @@ func values(fields []zapcore.Field) []field {
 		}
 	}
 	return list
+}
+
+// encodeDuration leaves out what is below a millisecond and says nothing.
+func encodeDuration(d time.Duration, to zapcore.PrimitiveArrayEncoder) {
+	if d > time.Millisecond {
+		d = d.Round(time.Millisecond)
+	}
+	to.AppendString(d.String())
 }
 
 // text is a JSON value as one reads it.
