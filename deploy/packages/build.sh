@@ -26,11 +26,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 [ "$version" ] || rm -f "$out"/xnetfrontd[_-]*.deb "$out"/xnetfrontd[_-]*.rpm
-export PKG_NOTICES=$work/notices PKG_MANUALS=$work/manuals
+export PKG_NOTICES="$work/notices" PKG_MANUALS="$work/manuals"
 deploy/packages/notices.sh >"$PKG_NOTICES"
 deploy/packages/manuals.sh "$PKG_MANUALS" "$PKG_VERSION"
 for arch in $arches; do
-	export PKG_ARCH=$arch PKG_BINARY=$work/$arch
+	export PKG_ARCH="$arch" PKG_BINARY="$work/$arch"
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -buildvcs=false \
 		-ldflags "-s -w -buildid= -X main.version=$describe" -o "$PKG_BINARY" ./cmd/xnetfrontd
 	for format in $formats; do

@@ -24,7 +24,7 @@ fail() {
 command -v apt-get >/dev/null || fail "no apt-get: the roots are made on Debian"
 packages=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-# shellcheck source=../../test/xenlab/images/packages.sh
+# shellcheck source=test/xenlab/images/packages.sh
 . test/xenlab/images/packages.sh # SUITE, mirror
 
 # What the roots have besides Debian's essential packages: what our packages depend on,
@@ -76,6 +76,7 @@ in_root() {
 	mkdir "$root"
 	tar -xf "$tar" -C "$root"
 	mkdir "$root/check" && cp -a deploy/packages/check-install/. "$root/check" && cp "$work"/packages/* "$root/check"
+	# shellcheck disable=SC2016 # the inner shell's arguments
 	unshare --mount --pid --fork --kill-child bash -euc '
 		mount --bind "$1" "$1" # rpm wants / to be a mount
 		mount -t proc proc "$1/proc"

@@ -42,7 +42,8 @@ left() {
 
 # has_account: the user and the group of the daemon.
 has_account() {
-	getent group xnetfrontd >/dev/null && getent passwd xnetfrontd >/dev/null || fail "there is no user or no group xnetfrontd"
+	getent group xnetfrontd >/dev/null || fail "there is no group xnetfrontd"
+	getent passwd xnetfrontd >/dev/null || fail "there is no user xnetfrontd"
 	[ -z "$(getent group xnetfrontd | cut -d: -f4)" ] || fail "somebody is in the group xnetfrontd"
 }
 
@@ -110,4 +111,40 @@ enabled() {
 		state=$(systemctl is-enabled "$unit" 2>&1 || true)
 		[ "$state" = "$1" ] || fail "$unit is $state, not $1"
 	done
+}
+
+# asks WANT SCRIPT ARGUMENT...: the package's script has systemd do WANT, where systemd
+# runs and says that the units in /tmp/active are. The program's adopt-check ends as
+# /tmp/adopt says.
+asks() {
+	want=$1
+	shift
+	mkdir -p /run/systemd/system /tmp/stand-in
+	cat >/tmp/stand-in/systemctl <<'END'
+#!/bin/sh
+case $1 in
+is-active) [ -e "/tmp/active/$3" ] ;;
+start | restart | try-restart | stop) echo "$*" >>/tmp/asked ;;
+esac
+END
+	cat >/tmp/stand-in/xnetfrontd <<'END'
+#!/bin/sh
+[ "$2" = --help ] || exit "$(cat /tmp/adopt)"
+END
+	chmod +x /tmp/stand-in/*
+	ln -sf systemctl /tmp/stand-in/deb-systemd-invoke
+	ln -sf /bin/true /tmp/stand-in/udevadm
+	ln -sf /bin/true /tmp/stand-in/modprobe
+	: >/tmp/asked
+	PATH=/tmp/stand-in:$PATH /bin/sh "$@" >/tmp/output 2>&1 || { cat /tmp/output >&2; fail "$*"; }
+	rmdir /run/systemd/system
+	asked=$(paste -sd ';' /tmp/asked)
+	[ "$asked" = "$want" ] || fail "$*, with $(ls /tmp/active) active and adopt-check $(cat /tmp/adopt): asks systemd to '$asked', not '$want'"
+}
+# state ADOPT UNIT...: sets for asks what is active.
+state() {
+	rm -rf /tmp/active && mkdir /tmp/active
+	echo "$1" >/tmp/adopt
+	shift
+	for unit in "$@"; do touch "/tmp/active/$unit"; done
 }
