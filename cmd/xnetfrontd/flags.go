@@ -15,7 +15,7 @@ import (
 type configFlags struct {
 	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file, FILE.d/*.toml being read after it (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
 	Vif        *config.Selector `placeholder:"N|MAC|*" help:"Serve this vif, or all of them (*), as the flags below say, instead of a file's."`
-	TAP        string           `name:"tap" placeholder:"NAME" help:"With --vif: name of the TAP, %%d being the vif's number (default: xnf%%d)."`
+	TAP        string           `name:"tap" placeholder:"NAME" help:"With --vif: name of the TAP, %d being the vif's number (default: xnf%d)."`
 	Queues     int              `placeholder:"N" help:"With --vif: queues (default: one for each CPU, at most 8)."`
 	MTU        int              `name:"mtu" placeholder:"BYTES" help:"With --vif: MTU (default: what the toolstack says, else 1500)."`
 	TxQueueLen int              `name:"txqueuelen" placeholder:"FRAMES" help:"With --vif: frames the TAP queues before it drops."`

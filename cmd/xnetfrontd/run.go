@@ -29,11 +29,14 @@ func (c *runCmd) Help() string {
 must boot while its backend is down. A vif that is attached later is served then, and
 one that is detached keeps its TAP, as the configuration says.
 
-SIGTERM, SIGINT  stop: close the vifs and leave them as the toolstack made them, free
-                 for any other frontend, with no grant and no TAP behind
-SIGUSR2          leave everything as it is for the next process, where there is a
-                 holder (xnetfrontd hold) that keeps it; else the same as SIGTERM
-SIGHUP           read the configuration again; vifs of which nothing changes go on
+    SIGTERM, SIGINT  stop: close the vifs and leave them as the toolstack made
+                     them, free for any other frontend, with no grant and no
+                     TAP behind
+    SIGUSR2          leave everything as it is for the next process, where there
+                     is a holder (xnetfrontd hold) that keeps it; else the same
+                     as SIGTERM
+    SIGHUP           read the configuration again; vifs of which nothing changes
+                     go on
 
 A second signal, or a stop that takes longer than 10 s, ends it with exit code 1. So
 does a start that finds nothing it can serve, as when another daemon serves it all.`
