@@ -85,11 +85,8 @@ func (r reporter) Capture(ctx context.Context, q control.CaptureRequest, w io.Wr
 	return sink.End(result)
 }
 
-// Bounds of a request.
-const (
-	maxCaptureQueue   = 63
-	maxCaptureSeconds = 366 * 24 * 3600
-)
+// maxCaptureSeconds is how long a request may say that a capture is to take.
+const maxCaptureSeconds = 366 * 24 * 3600
 
 // captureConfig is what a request wants of the Device.
 func captureConfig(q control.CaptureRequest) (c netfront.CaptureConfig, err error) {
@@ -102,11 +99,6 @@ func captureConfig(q control.CaptureRequest) (c netfront.CaptureConfig, err erro
 		c.Directions = []netfront.Direction{netfront.Rx}
 	default:
 		return c, fmt.Errorf("direction %q: expected tx or rx", q.Direction)
-	}
-	for _, n := range q.Queues {
-		if n < 0 || n > maxCaptureQueue {
-			return c, fmt.Errorf("queue %d: expected 0 to %d", n, maxCaptureQueue)
-		}
 	}
 	if !(q.Seconds >= 0 && q.Seconds <= maxCaptureSeconds) {
 		return c, fmt.Errorf("seconds %v: expected up to %d", q.Seconds, maxCaptureSeconds)

@@ -9,47 +9,6 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
-// CapturedFrame is a frame that crossed a ring, or was to.
-type CapturedFrame struct {
-	Time       time.Time // tx: when it was put; rx: when it was taken
-	Queue      int
-	Direction  Direction
-	Connection uint64 // number of the CaptureConnection
-	RingSize   uint32 // slots
-	// Slots are the frame's ring slots, in the ring's order. A tx frame that was lost here
-	// has none.
-	Slots  []CapturedSlot
-	Length int
-	// Data is the beginning of the frame as it is on the ring: what the flags say of its
-	// checksums and segments is still to be done.
-	Data []byte
-	// Lost is the counter that the frame's loss here was counted under, like
-	// "drop_malformed"; empty if it was handed on.
-	Lost string
-	// Missed is how many frames of the ring found no room and are missing before this one,
-	// at most 65535.
-	Missed int
-	// Answered is when the last response of a tx frame was taken; zero if one is missing.
-	Answered time.Time
-}
-
-// CapturedSlot is one slot of a frame.
-type CapturedSlot struct {
-	Index  uint32 // of the request or response; its place on the ring is Index modulo RingSize
-	ID     uint16
-	Flags  uint16 // netif.Tx... or netif.Rx...
-	Offset uint16 // of the data in its page
-	// Size is in bytes. In the first slot of a tx frame it is the frame's; on rx it is the
-	// response's status: below zero it is an error.
-	Size int
-	// IsExtra says that the slot has an Extra, instead of all that is above but Index.
-	IsExtra bool
-	Extra   netif.Extra
-	// Status is that of the response to a tx slot, if it has come.
-	Status   int16
-	Answered bool
-}
-
 // captureQueue is the consumer of one recorder.
 type captureQueue struct {
 	number     int

@@ -244,6 +244,7 @@ func (d *Device) connected(pairs []*pair) error {
 // freed.
 func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	if leaving(ctx) && s.held {
+		s.stop()
 		d.setPairs(nil, agreement{})
 		err := s.detach()
 		d.log.Info("left to the next process", event(EventLeft))

@@ -119,6 +119,8 @@ func (r *recorder) slot(index uint32, id, flags, offset uint16, size int32) {
 	r.slots++
 }
 
+// add appends an entry, if there is room. It stays out of the callers of its callers, as
+// do slot and addResponse: there is nothing of a capture in the queues but a condition.
 //
 //go:noinline
 func (r *recorder) add(e captureEntry) {
