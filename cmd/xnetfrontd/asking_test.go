@@ -237,10 +237,12 @@ func TestTopGivesTheTerminalBackHoweverItEnds(t *testing.T) {
 			}
 			cmd := program("top", "--interval", "100ms", "--control", m.socket())
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+			cmd.Env = append(cmd.Env, "TERM=xterm")
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			hang := time.AfterFunc(patience, func() { cmd.Process.Kill(); user.Close() })
+			// A read from the user's end has an end when nobody has the other one.
+			hang := time.AfterFunc(patience, func() { cmd.Process.Kill(); slave.Close() })
 			defer hang.Stop()
 			screen := bufio.NewReader(user)
 			awaitScreen(t, screen, "\x1b[?1049h", "vif 0 on xnf0: Connected", "    0 tx ", "\x1b[H")
@@ -248,7 +250,7 @@ func TestTopGivesTheTerminalBackHoweverItEnds(t *testing.T) {
 			if err := cmd.Process.Signal(unix.SIGWINCH); err != nil { // it is no controlling terminal
 				t.Fatal(err)
 			}
-			awaitScreen(t, screen, "3 more lines: name a vif, or make the win\x1b[K\x1b[J"[:40])
+			awaitScreen(t, screen, "4 more lines: name a vif, or make the wi\x1b[K\x1b[J")
 			if err := end(user, cmd.Process); err != nil {
 				t.Fatal(err)
 			}

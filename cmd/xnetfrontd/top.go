@@ -22,7 +22,7 @@ type topCmd struct {
 	controlFlags
 	Interval time.Duration `default:"1s" help:"How often to look (default: ${default})."`
 	Count    int           `placeholder:"N" help:"End after so many intervals."`
-	Plain    bool          `help:"Append lines with a header instead of drawing on the terminal, as it does in a pipe."`
+	Plain    bool          `help:"Append lines with a header instead of drawing on the terminal, as it does in a pipe or where TERM is dumb."`
 }
 
 func (c *topCmd) Help() string {
@@ -66,8 +66,8 @@ func (c *topCmd) ask(ctx context.Context) (*control.Status, error) {
 	return st, nil
 }
 
-// terminal is w as a file if it is a terminal.
+// terminal is w as a file if it is a terminal that can be drawn on.
 func terminal(w io.Writer) (*os.File, bool) {
 	f, ok := w.(*os.File)
-	return f, ok && term.IsTerminal(int(f.Fd()))
+	return f, ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }

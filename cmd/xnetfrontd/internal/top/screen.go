@@ -99,12 +99,17 @@ func (s *screen) readKeys() {
 	}
 }
 
-// draw shows lines, as many as there is room for.
-func (s *screen) draw(lines []string) error {
+// size is that of the terminal now.
+func (s *screen) size() (width, height int) {
 	width, height, err := term.GetSize(int(s.out.Fd()))
 	if err != nil || width <= 0 || height <= 0 {
-		width, height = 80, 24 // of a terminal that does not say
+		return 80, 24 // of a terminal that does not say
 	}
+	return width, height
+}
+
+// draw shows lines, as many as there is room for.
+func (s *screen) draw(lines []string, width, height int) error {
 	var b strings.Builder
 	b.WriteString(home)
 	for i, l := range fit(lines, width, height) {

@@ -60,7 +60,7 @@ func frames() []frame {
 func TestTableIsAsInTheGoldenFileAndFitsEightyColumns(t *testing.T) {
 	var b strings.Builder
 	for _, f := range frames() {
-		for _, l := range fit(table(f, time.Second), 80, 24) {
+		for _, l := range fit(table(f, time.Second, 80), 80, 24) {
 			if n := utf8.RuneCountInString(l); n > 79 {
 				t.Errorf("line of %d columns: %s", n, l)
 			}
@@ -104,6 +104,24 @@ func TestLinesBeyondTheWindowAreCountedAndLongOnesCut(t *testing.T) {
 	} {
 		if got := strings.Join(fit(lines, c.width, c.height), "|"); got != c.want {
 			t.Errorf("%dx%d: %q, want %q", c.width, c.height, got, c.want)
+		}
+	}
+}
+
+func TestLongTextIsBrokenBetweenWords(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"short", 20, "short"},
+		{"exactly twenty chars", 20, "exactly twenty chars"},
+		{"the backend did not answer in time", 20, "the backend did not|    answer in time"},
+		{strings.Repeat("x", 30), 20, strings.Repeat("x", 20) + "|    " + strings.Repeat("x", 10)},
+		{"no room at all", 3, "no room at all"},
+	} {
+		if got := strings.Join(wrap(c.text, c.width), "|"); got != c.want {
+			t.Errorf("%q in %d columns: %q, want %q", c.text, c.width, got, c.want)
 		}
 	}
 }

@@ -14,10 +14,11 @@ const rowFormat = "%5s %2s %9s %9s %8s %6s %7s %7s %9s %7s"
 
 var tableHead = fmt.Sprintf(rowFormat, "QUEUE", "", "PACKETS/s", "BITS/s", "SLOTS", "FREE", "FLIGHT", "BATCH", "NOTIFY/k", "OLDEST")
 
-// table returns a frame as lines for a terminal.
-func table(f frame, every time.Duration) []string {
+// table returns a frame as lines for a terminal of so many columns.
+func table(f frame, every time.Duration, width int) []string {
 	if f.away != nil {
-		return []string{fmt.Sprintf("xnetfrontd: nothing to show, %s; asking every %s; q ends", f.at.Format(time.TimeOnly), every), "", f.away.Error()}
+		head := fmt.Sprintf("xnetfrontd: nothing to show, %s; asking every %s; q ends", f.at.Format(time.TimeOnly), every)
+		return append([]string{head, ""}, wrap(f.away.Error(), width)...)
 	}
 	lines := []string{fmt.Sprintf("xnetfrontd %s, pid %d, up %s; %s, every %s; q ends",
 		f.status.Program, f.status.PID, show.Age(f.status.Started, f.at), f.at.Format(time.TimeOnly), every)}
@@ -26,18 +27,18 @@ func table(f frame, every time.Duration) []string {
 	}
 	for i := range f.vifs {
 		lines = append(lines, "")
-		lines = append(lines, tableVif(&f.vifs[i], f.at)...)
+		lines = append(lines, tableVif(&f.vifs[i], f.at, width)...)
 	}
 	return lines
 }
 
-func tableVif(v *vif, now time.Time) []string {
+func tableVif(v *vif, now time.Time, width int) []string {
 	head := "vif " + v.Name()
 	if v.TAP != "" {
 		head += " on " + v.TAP
 	}
 	var lines []string
-	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	add := func(format string, args ...any) { lines = append(lines, wrap(fmt.Sprintf(format, args...), width)...) }
 	switch d := v.Device; {
 	case v.Problem != "":
 		add("%s: NOT SERVED for %s: %s", head, show.Age(v.Since, now), v.Problem)
@@ -54,7 +55,7 @@ func tableVif(v *vif, now time.Time) []string {
 	if len(v.rows) == 0 {
 		return lines
 	}
-	add("%s", tableHead)
+	lines = append(lines, tableHead)
 	for i := range v.rows {
 		lines = append(lines, tableRow(&v.rows[i]))
 	}
@@ -126,6 +127,28 @@ func short(f figure) string {
 		v /= 1000
 	}
 	return fmt.Sprintf("%.0fP", v)
+}
+
+// wrap breaks a text into lines of so many columns, between words where that is possible.
+func wrap(text string, width int) []string {
+	const indent = "    "
+	if width <= 2*len(indent) {
+		return []string{text}
+	}
+	var lines []string
+	rest := []rune(text)
+	for len(rest) > width {
+		at := width
+		for i := width; i > width/2; i-- {
+			if rest[i] == ' ' {
+				at = i
+				break
+			}
+		}
+		lines = append(lines, string(rest[:at]))
+		rest = []rune(indent + strings.TrimLeft(string(rest[at:]), " "))
+	}
+	return append(lines, string(rest))
 }
 
 // fit makes lines fit a terminal: none wraps, and none is below the last. What is left

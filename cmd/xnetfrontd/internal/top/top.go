@@ -60,8 +60,9 @@ func Live(ctx context.Context, o Options, out, in *os.File) (err error) {
 	signal.Notify(resized, unix.SIGWINCH)
 	defer signal.Stop(resized)
 	return o.run(ctx, first, resized, func(f frame) error {
-		last = table(f, o.Interval)
-		return s.draw(last)
+		width, height := s.size()
+		last = table(f, o.Interval, width)
+		return s.draw(last, width, height)
 	})
 }
 
