@@ -27,6 +27,8 @@ type DomUConfig struct {
 	// initramfs. The daemon and the agent are always there.
 	Payload map[string]string
 	Config  []string // further lines of xl.cfg(5)
+
+	disk string // of dom0, for Debian
 }
 
 // VifConfig is one vif. Its zero value is a vif on Bridge.
@@ -74,6 +76,11 @@ func (l *Lab) CreateDomU(ctx context.Context, c DomUConfig) (*DomU, error) {
 	if err := c.complete(n); err != nil {
 		return nil, fmt.Errorf("create domU %s: %w", c.Name, err)
 	}
+	if c.Image == ImageDebian {
+		if err := l.takeDisk(&c); err != nil {
+			return nil, fmt.Errorf("create domU %s: %w", c.Name, err)
+		}
+	}
 	d := &DomU{Guest: &Guest{name: c.Name}, Name: c.Name, Config: c, lab: l}
 	if err := d.create(ctx); err != nil {
 		return nil, fmt.Errorf("create domU %s: %w", c.Name, err)
@@ -86,6 +93,18 @@ func (l *Lab) CreateDomU(ctx context.Context, c DomUConfig) (*DomU, error) {
 		return d, err
 	}
 	return d, nil
+}
+
+// takeDisk gives a Debian guest the next disk.
+func (l *Lab) takeDisk(c *DomUConfig) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.disks == debianDisks {
+		return fmt.Errorf("one boot has disks for %d Debian guests", debianDisks)
+	}
+	c.disk = debianDisk(l.disks)
+	l.disks++
+	return nil
 }
 
 // create has the toolstack build the domain.

@@ -46,6 +46,7 @@ type Lab struct {
 	mu    sync.Mutex
 	domUs []*DomU // not yet destroyed, in the order of their creation
 	made  int     // domUs ever created, for their MACs
+	disks int     // of Debian that were given away
 }
 
 // guestOverlay is in dom0: what every domU's initramfs gets.

@@ -37,8 +37,27 @@ func TestADebianHasItsDisk(t *testing.T) {
 	if err := c.complete(0); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.xlConfig("x"); c.MemMiB != defaultDebianMemMiB || !strings.Contains(got, "\ndisk=['phy:/dev/vda,xvda,w,script=block-lab']\n") || !strings.Contains(got, "\nvif=[]\n") {
+	c.disk = "/dev/vdb"
+	if got := c.xlConfig("x"); c.MemMiB != defaultDebianMemMiB || !strings.Contains(got, "\ndisk=['phy:/dev/vdb,xvda,w,script=block-lab']\n") || !strings.Contains(got, "\nvif=[]\n") {
 		t.Errorf("%d MiB, %s", c.MemMiB, got)
+	}
+}
+
+func TestEachDebianHasADiskThatNobodyHasWrittenOn(t *testing.T) {
+	var l Lab
+	var got []string
+	for range debianDisks {
+		var c DomUConfig
+		if err := l.takeDisk(&c); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, c.disk)
+	}
+	if want := []string{"/dev/vda", "/dev/vdb", "/dev/vdc", "/dev/vdd"}; !slices.Equal(got, want) {
+		t.Errorf("disks %q, want %q", got, want)
+	}
+	if err := l.takeDisk(&DomUConfig{}); err == nil {
+		t.Error("there is one more disk than QEMU gets")
 	}
 }
 

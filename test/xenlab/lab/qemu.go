@@ -51,11 +51,20 @@ func qemuArgs(o Options, initrd, share string) []string {
 	}
 	if disk := in("debian.img"); fileExists(disk) {
 		// What guests write is lost with QEMU.
-		args = append(args, "-drive", "if=none,id=debian,format=raw,snapshot=on,file="+comma(disk),
-			"-device", "virtio-blk-pci,drive=debian,disable-legacy=on")
+		for i := range debianDisks {
+			args = append(args, "-drive", fmt.Sprintf("if=none,id=debian%d,format=raw,snapshot=on,file=%s", i, comma(disk)),
+				"-device", fmt.Sprintf("virtio-blk-pci,drive=debian%d,disable-legacy=on", i))
+		}
 	}
 	return args
 }
+
+// debianDisks is how many Debian domUs a lab can create: each has a disk on which nobody
+// has written.
+const debianDisks = 4
+
+// debianDisk is the i-th one, as dom0 has it.
+func debianDisk(i int) string { return "/dev/vd" + string(rune('a'+i)) }
 
 func fileExists(path string) bool {
 	_, err := os.Stat(path)

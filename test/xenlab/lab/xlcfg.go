@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// ImageDebian is a Debian with systemd, on a disk that one domU can have at a time.
+	// ImageDebian is a Debian with systemd, on a disk of its own, which is as it was built.
 	ImageDebian = "debian"
 
 	defaultDomUMemMiB   = 256
@@ -88,7 +88,7 @@ func (c *DomUConfig) xlConfig(ramdisk string) string {
 		`vif=[` + strings.Join(vifs, ", ") + `]`,
 	}
 	if c.Image == ImageDebian {
-		lines = append(lines, `disk=['phy:/dev/vda,xvda,w,script=block-lab']`)
+		lines = append(lines, `disk=['phy:`+c.disk+`,xvda,w,script=block-lab']`)
 	}
 	return strings.Join(append(lines, c.Config...), "\n") + "\n"
 }
