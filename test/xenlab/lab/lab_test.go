@@ -89,7 +89,7 @@ func TestQEMUGetsPathsAndArgumentsWithCommasWhole(t *testing.T) {
 	args := qemuArgs(o, "/run,1/initrd", "/run,1/share")
 	for _, want := range []string{
 		"/a,b/xen",
-		"/a,,b/vmlinux " + strings.ReplaceAll(kernelArgs, ",", ",,") + " x=1,,2,/run,,1/initrd",
+		"/a,,b/vmlinux " + strings.ReplaceAll(kernelArgs, ",", ",,") + " " + dom0Args + " x=1,,2,/run,,1/initrd",
 		"local,id=share,security_model=none,path=/run,,1/share",
 	} {
 		if !slices.Contains(args, want) {

@@ -25,6 +25,9 @@ const (
 	// printing is slow and a domU's console carries the agent's session; an oops is an
 	// emergency. What is blacklisted are self-tests, which take seconds under emulation.
 	kernelArgs = "console=hvc0 rdinit=/init quiet loglevel=1 oops=panic nowatchdog mitigations=off nokaslr rodata=off cryptomgr.notests initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted"
+	// dom0Args are dom0's too. Netback keeps what a guest does not take for longer than its
+	// 10 s: a daemon's start takes that long on a machine that is busy.
+	dom0Args = "xen_netback.rx_drain_timeout_msecs=50000"
 	// cpu: -smap and -smep as older QEMUs let dom0 crash with them, -rdtscp as Xen loops
 	// on that instruction in a PVH guest.
 	cpu = "max,-smap,-smep,-rdtscp"
@@ -43,7 +46,7 @@ func qemuArgs(o Options, initrd, share string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
 		"-kernel", in("xen"), "-append", strings.TrimSpace(xen),
-		"-initrd", comma(in("vmlinux")) + " " + comma(strings.TrimSpace(kernelArgs+" "+o.Dom0Args)) + "," + comma(initrd),
+		"-initrd", comma(in("vmlinux")) + " " + comma(strings.TrimSpace(kernelArgs+" "+dom0Args+" "+o.Dom0Args)) + "," + comma(initrd),
 		"-fsdev", "local,id=share,security_model=none,path=" + comma(share),
 		"-device", "virtio-9p-pci,fsdev=share,mount_tag=share,disable-legacy=on",
 		"-chardev", "socket,id=agent,fd=3",

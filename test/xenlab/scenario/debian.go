@@ -142,9 +142,6 @@ const (
 	queueLen = 40 * streamRate
 	// killedBatch is what a process that is killed may have in its hands.
 	killedBatch = 32
-	// drain is for how long netback keeps a frame that nobody takes
-	// (rx_drain_timeout_msecs).
-	drain = 10 * time.Second
 )
 
 // loses wants at most so many packets to be lost of streams each way while act is
@@ -171,7 +168,7 @@ func (d *debian) loses(most int, what string, act func()) {
 	for i, direction := range []string{"to the guest", "from the guest"} {
 		seen, sent := flows[i].end()
 		lost := sent.Sent - seen.Received
-		if i == 0 && seen.GapMS > float64(drain/time.Millisecond) {
+		if i == 0 && milliseconds(seen.GapMS) > drainTimeout(t) {
 			t.Reportf("%s: this machine is slow: netback itself dropped some of the %d that were lost on the way to the guest", what, lost)
 			lost = 0
 		}

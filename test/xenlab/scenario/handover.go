@@ -164,9 +164,6 @@ func calibrate(t *T, u *lab.DomU) int {
 	return 0
 }
 
-// drainTimeout is after how long netback drops what nobody takes; 10 s, less a margin.
-const drainTimeout = 9 * time.Second
-
 // streamAcross restarts the daemon under a stream each way. A machine on which a start
 // takes longer than netback keeps a frame gets another try.
 func (k *keptUp) streamAcross(rate int, what string) {
@@ -187,7 +184,7 @@ func (k *keptUp) tryStreamAcross(rate int, what string) bool {
 	now, gap := drops(k.t, k.u), milliseconds(max(up.seen.GapMS, down.seen.GapMS))
 	k.t.Reportf("%s: %d packets each way, %d lost; longest gap %.0f ms from the guest, %.0f ms to it",
 		what, numberedPackets, up.lost()+down.lost(), up.seen.GapMS, down.seen.GapMS)
-	if gap > drainTimeout {
+	if gap > drainTimeout(k.t)*9/10 {
 		return false
 	}
 	for i, way := range []oneWay{up, down} {

@@ -108,6 +108,11 @@ func (s *streams) wait() (up, down oneWay) {
 	return ways[0], ways[1]
 }
 
+// drainTimeout is for how long netback keeps a frame that nobody takes.
+func drainTimeout(t *T) time.Duration {
+	return time.Duration(number(t, t.Dom0, "/sys/module/xen_netback/parameters/rx_drain_timeout_msecs")) * time.Millisecond
+}
+
 // within reports what took how long against its goal. It fails at ten times the goal:
 // the machine may be slow.
 func within(t *T, what string, took, goal time.Duration) {
