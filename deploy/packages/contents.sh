@@ -77,4 +77,6 @@ if command -v rpm >/dev/null; then
 		same "the configuration files of $rpm" "$work/conffiles" "$work/have"
 		echo "as it should be: $rpm"
 	done
+else
+	echo "contents: the .rpm are not checked: there is no rpm (apt-get install rpm)" >&2
 fi
