@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
@@ -67,5 +66,5 @@ func opNames() []string {
 	for _, op := range ops {
 		names = append(names, op.name)
 	}
-	return slices.Clip(names)
+	return names
 }
