@@ -63,9 +63,7 @@ func (m *machine) capture(args ...string) *shark {
 		s.cmd.Process.Kill()
 		<-s.ended
 	})
-	m.await("the capture to begin", func() bool {
-		return strings.Contains(s.said(), "capturing vif") || len(s.ended) > 0
-	})
+	m.await("the capture to begin", func() bool { return strings.Contains(s.said(), "capturing vif") })
 	// The stream's head is there when the rings are being captured.
 	m.await("the head of the file", func() bool {
 		fi, err := os.Stat(s.file)

@@ -86,6 +86,11 @@ func (w *world) captureInto(c CaptureConfig, sink *keeper) *capturing {
 	}()
 	w.t.Cleanup(func() { cancel(); <-p.done })
 	w.eventually("the capture to begin", func() bool {
+		select {
+		case <-p.done: // its sink has failed already
+			return true
+		default:
+		}
 		dev.mu.Lock()
 		defer dev.mu.Unlock()
 		return dev.capture != nil

@@ -93,14 +93,14 @@ func (r *recorder) clock() {
 func (r *recorder) setClock() { r.now = time.Now().UnixNano() }
 
 // request notes a tx slot of the frame that is being put together.
-func (r *recorder) request(index uint32, q *netif.TxRequest) {
+func (r *recorder) request(index uint32, q netif.TxRequest) {
 	if r != nil {
 		r.slot(index, q.ID, q.Flags, q.Offset, int32(q.Size))
 	}
 }
 
 // answer notes an rx slot of the frame that is being put together.
-func (r *recorder) answer(index uint32, a *netif.RxResponse) {
+func (r *recorder) answer(index uint32, a netif.RxResponse) {
 	if r != nil {
 		r.slot(index, a.ID, a.Flags, a.Offset, int32(a.Status))
 	}

@@ -2,6 +2,7 @@ package netfront
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -210,7 +211,7 @@ func TestRecorderLosesNoResponseHoweverFullItIs(t *testing.T) {
 			var f flight
 			for i := range n {
 				f.ids = append(f.ids, free[i])
-				rec.request(uint32(serial), &netif.TxRequest{ID: free[i], Size: uint16(serial)})
+				rec.request(uint32(serial), netif.TxRequest{ID: free[i], Size: uint16(serial)})
 				if i == 0 && n > 2 {
 					rec.extra(uint32(serial), netif.NewGSO(uint16(serial), netif.GSOTCPv4).Bytes())
 				}
@@ -266,4 +267,65 @@ func TestRecorderLosesNoResponseHoweverFullItIs(t *testing.T) {
 	if missed += uint64(rec.missed); missed != dropped {
 		t.Errorf("%d frames are said to be missing, of %d", missed, dropped)
 	}
+}
+
+// BenchmarkCaptured is BenchmarkTxService and BenchmarkRxService while the queue is
+// captured, with a reader that always has room: what a capture costs the worker.
+func BenchmarkCaptured(b *testing.B) {
+	for _, size := range []int{60, 1500, 60000} {
+		frame, v := benchFrame(size)
+		b.Run(fmt.Sprintf("tx/%d", size), func(b *testing.B) {
+			r := newTxRig(b, AllFeatures(), fullMaps)
+			src := &headOnly{frame: frame}
+			r.q.in = src
+			c := newCaptureOf(b, &r.q.recording, Tx, CaptureConfig{SnapLen: benchHead})
+			report(b, &r.q.counters, func() {
+				src.left, r.q.tapReady = benchFrames, true
+				for more := true; more; {
+					var err error
+					if more, err = r.q.service(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				answerFrames(b, r)
+				r.q.publish()
+				c.skip()
+			})
+		})
+		b.Run(fmt.Sprintf("rx/%d", size), func(b *testing.B) {
+			r := newRxRig(b, fullMaps)
+			r.q.out = taken{}
+			c := newCaptureOf(b, &r.q.recording, Rx, CaptureConfig{SnapLen: benchHead})
+			pages := r.q.slab.Bytes()
+			for i := 0; i < len(pages); i += netif.PageSize { // any page may be a frame's first
+				copy(pages[i:], frame[tap.VirtioHeaderSize:][:min(size, benchHead)])
+			}
+			report(b, &r.q.counters, func() {
+				for range benchFrames {
+					respondFrame(r, size, v.GSOSize)
+				}
+				r.back.Push()
+				for more := true; more; {
+					var err error
+					if more, err = r.q.service(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				r.q.publish()
+				c.skip()
+			})
+		})
+	}
+}
+
+// skip reads what was published, and forgets it.
+func (c *captureOf) skip() {
+	r := c.q.rec
+	head := r.head.Load()
+	for i := r.tail.Load(); i != head; i++ {
+		if e := r.at(i); e.kind == entryFrame {
+			r.dataTail.Add(uint64(e.index))
+		}
+	}
+	r.tail.Store(head)
 }

@@ -68,8 +68,9 @@ func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) 
 
 // part adds the data of the i-th waiting response to the frame.
 func (q *RxQueue) part(f *rxFrame, i uint32, r netif.RxResponse) {
-	q.rec.answer(q.ring.Consumed()+i, &r)
-	m, ok := q.pool.At(int(q.state.posted[(q.ring.Consumed()+i)&(q.ring.Size()-1)]))
+	at := q.ring.Consumed() + i
+	q.rec.answer(at, r)
+	m, ok := q.pool.At(int(q.state.posted[at&(q.ring.Size()-1)]))
 	switch {
 	case !ok:
 		f.drop = cDropMalformed

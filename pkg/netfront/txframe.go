@@ -215,7 +215,7 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 		}
 	}
 	slot := r.Slot()
-	q.rec.request(q.ring.Produced(), &r)
+	q.rec.request(q.ring.Produced(), r)
 	q.put(&slot, r.ID)
 	// After the put: a map in flight is always one that a put slot names.
 	if err := q.tag.Publish(m); err != nil {
