@@ -91,22 +91,19 @@ func TestCountersThatGoBackAreNoNegativeRates(t *testing.T) {
 
 func TestAnotherDaemonIsNotComparedWithTheOneBefore(t *testing.T) {
 	var m meter
-	m.next(answer(1, map[string]uint64{"packets": 1000}, nil), nil, noon)
-	for name, next := range map[string]func() frame{
-		"another process": func() frame {
-			return m.next(answer(2, map[string]uint64{"packets": 5000}, nil), nil, noon.Add(time.Second))
-		},
-		"after a time without an answer": func() frame {
-			if f := m.next(nil, errors.New("gone"), noon.Add(time.Second)); f.away == nil {
-				t.Error("no word of it")
-			}
-			return m.next(answer(2, map[string]uint64{"packets": 6000}, nil), nil, noon.Add(time.Second))
-		},
-	} {
-		f := next()
-		if r := f.vifs[0].rows[0].rate("packets"); r.known || !f.fresh {
-			t.Errorf("%s: rate %+v", name, r)
-		}
+	packets := func(n uint64) map[string]uint64 { return map[string]uint64{"packets": n} }
+	m.next(answer(1, packets(1000), nil), nil, noon)
+	f := m.next(answer(2, packets(5000), nil), nil, noon.Add(time.Second))
+	if r := f.vifs[0].rows[0].rate("packets"); r.known || !f.fresh {
+		t.Errorf("another process: rate %+v", r)
+	}
+	if f := m.next(nil, errors.New("gone"), noon.Add(2*time.Second)); f.away == nil {
+		t.Error("no word of a daemon that does not answer")
+	}
+	// It may be the same one, but what it did meanwhile is not of one interval.
+	f = m.next(answer(2, packets(6000), nil), nil, noon.Add(3*time.Second))
+	if r := f.vifs[0].rows[0].rate("packets"); r.known || !f.fresh {
+		t.Errorf("after a time without an answer: rate %+v", r)
 	}
 }
 
