@@ -214,6 +214,9 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if st != netif.StateConnected {
 		return fmt.Errorf("%w: it went to %v instead of Connected", errBackendClosed, st)
 	}
+	if err := d.checkWanted(ctx, b); err != nil {
+		return err
+	}
 	failed := s.start()
 	if err := d.connected(s.pairs); err != nil {
 		return err

@@ -64,6 +64,9 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				}
 				look.Stop()
 			case attached && !was:
+				if err := d.checkWanted(ctx, b); err != nil {
+					return err
+				}
 				dog = newWatchdog(pairs, true, dog.patience, d.log)
 				look.Reset(dog.every())
 			}

@@ -109,6 +109,22 @@ func (d *Device) noteUnplugged(ctx context.Context, b *bus) error {
 	return errUnplugged
 }
 
+// checkWanted fails with errUnplugged if the toolstack takes the vif away, which is to be
+// asked whenever a backend has just become Connected: the toolstack writes that the device
+// is to go together with the state Closing, and a backend that was connecting meanwhile
+// writes Connected over that state (xenbus_switch_state does not look).
+func (d *Device) checkWanted(ctx context.Context, b *bus) error {
+	online, err := b.store.Read(ctx, b.backend+"/"+netif.KeyOnline)
+	if err != nil && !errors.Is(err, xenstore.ErrNotFound) {
+		return fmt.Errorf("whether the vif is to go: %w", err)
+	}
+	if online != "0" {
+		return nil
+	}
+	d.replugged = true
+	return errUnplugged
+}
+
 // unplugged tells whether the toolstack is taking the vif away, or has: before it has
 // a backend close, it says in its directory that the device is to go. Asked later, the
 // vif may be back already.

@@ -76,3 +76,16 @@ func TestVifThatIsDetachedBeforeItsBackendIsReadyIsClosed(t *testing.T) {
 	w.check(s.Write(w.deadline(), back+"/state", "5"))
 	w.eventually("Closed", func() bool { return state() == "6" })
 }
+
+// A backend that connects at the moment at which the toolstack detaches the vif writes
+// Connected over Closing.
+func TestVifThatIsDetachedWhileItsBackendConnectsIsKept(t *testing.T) {
+	w := silentBackend(t)
+	back := xensim.BackendPath(driverDom, guestDom, 0)
+	w.check(w.server.Toolstack().Write(w.deadline(), back+"/online", "0"))
+	w.check(w.server.Toolstack().Write(w.deadline(), back+"/state", "4"))
+	w.eventually("the end of the connection", func() bool { return w.dev.Status().Ended["detached"] > 0 })
+	if n := w.dev.Status().Connects; n != 0 {
+		t.Errorf("%d connections to a backend that is to go", n)
+	}
+}
