@@ -65,7 +65,7 @@ func (d *debian) sandboxed() {
 	}
 }
 
-// exposure wants the daemon's to be at most what issue and CI allow, as the guest's own
+// exposure wants the daemon's to be at most what systemd/check.sh allows, as the guest's own
 // systemd counts it.
 func (d *debian) exposure() {
 	const most = 1.5
