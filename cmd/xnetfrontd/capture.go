@@ -22,17 +22,17 @@ type captureCmd struct {
 	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 	Write     string        `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write, in place of what it was; - is the standard output, for a pipe."`
-	Direction string        `enum:"tx,rx,both" default:"both" help:"Only frames to the backend (tx) or from it (rx)."`
+	Direction string        `enum:"tx,rx,both" default:"both" help:"tx: only frames to the backend; rx: only frames from it."`
 	Queue     []int         `placeholder:"N" help:"Only this queue. May be given several times."`
-	SnapLen   int           `name:"snaplen" short:"s" placeholder:"BYTES" help:"Keep only so much of each frame."`
+	SnapLen   int           `name:"snaplen" short:"s" placeholder:"BYTES" help:"Keep only so many bytes of each frame (default: all)."`
 	Count     uint64        `short:"c" placeholder:"N" help:"End after so many frames."`
 	Duration  time.Duration `placeholder:"TIME" help:"End after that time, like 30s or 5m."`
 	Host      string        `placeholder:"ADDRESS" help:"Only frames from or to this address or network, ARP among them."`
 	Port      int           `placeholder:"N" help:"Only TCP and UDP from or to this port."`
 	Proto     string        `placeholder:"NAME" help:"Only this protocol: ${protos}."`
 	Ether     string        `placeholder:"MAC" help:"Only frames from or to this MAC address."`
-	BPF       string        `name:"bpf" placeholder:"FILE" help:"Only frames that a program takes which tcpdump -ddd printed; - is the standard input."`
-	Buffer    int           `placeholder:"KIB" help:"Room for frames on their way out of each queue and direction (default: 2048)."`
+	BPF       string        `name:"bpf" placeholder:"FILE" help:"Only frames that match a program printed by tcpdump -ddd; - is the standard input."`
+	Buffer    int           `placeholder:"KIB" help:"Room for frames that are not written yet, for each queue and direction (default: 2048)."`
 }
 
 func (c *captureCmd) Help() string {

@@ -27,6 +27,13 @@ type checkCmd struct {
 	xenFlags
 }
 
+func (c *checkCmd) Help() string {
+	return `Tells of each vif that is configured, or named by --vif, its TAP, address, backend,
+features, queues and granted pages, and after PROBLEM what keeps run from serving it: then
+the exit code is 1. It is for before the start: that a daemon serves the vif already is a
+problem, too. Needs root.`
+}
+
 func (c *checkCmd) Run(s streams) error {
 	cfg, err := c.load()
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 // configFlags say what to serve: a file, or one vif on the command line. They belong
 // to run and check.
 type configFlags struct {
-	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file, FILE.d/*.toml being read after it (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
-	Vif        *config.Selector `placeholder:"N|MAC|*" help:"Serve this vif, or all of them (*), as the flags below say, instead of a file's."`
+	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file; FILE.d/*.toml are read after it (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
+	Vif        *config.Selector `placeholder:"N|MAC|*" help:"This vif, or all of them (*), as the flags below say, instead of what is in a file."`
 	TAP        string           `name:"tap" placeholder:"NAME" help:"With --vif: name of the TAP, %d being the vif's number (default: xnf%d)."`
-	Queues     int              `placeholder:"N" help:"With --vif: queues (default: one for each CPU, at most 8)."`
+	Queues     int              `placeholder:"N" help:"With --vif: queue pairs (default: one for each CPU, at most 8)."`
 	MTU        int              `name:"mtu" placeholder:"BYTES" help:"With --vif: MTU (default: what the toolstack says, else 1500)."`
-	TxQueueLen int              `name:"txqueuelen" placeholder:"FRAMES" help:"With --vif: frames the TAP queues before it drops."`
+	TxQueueLen int              `name:"txqueuelen" placeholder:"FRAMES" help:"With --vif: frames the TAP queues before it drops (default: the kernel's, 1000)."`
 	Disable    []string         `placeholder:"FEATURE" help:"With --vif: features not to negotiate (sg, csum, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels)."`
 	Control    string           `placeholder:"PATH" help:"Control socket (default: the file's, else /run/xnetfrontd/control.sock)."`
 	LogLevel   string           `placeholder:"LEVEL" help:"debug, info, warn or error (default: the file's, else info)."`

@@ -235,14 +235,14 @@ func discardHeld(ctx context.Context, socket string, store xen.Store, devid int)
 // adoptCheckCmd is what a package's upgrade asks the new program before it restarts the
 // daemon.
 type adoptCheckCmd struct {
-	Socket string `default:"${hold_socket}" help:"The holder's socket." placeholder:"PATH"`
+	Socket string `default:"${hold_socket}" help:"The holder's socket (default: ${default})." placeholder:"PATH"`
 }
 
 func (c *adoptCheckCmd) Help() string {
 	return `Looks at what the holder keeps of the running daemon's connections and tells for each
 whether this program can go on with it. Exit code 0: a restart loses nothing. 1: those
 that were named get a new connection, which costs the frames of about a second; TAP,
-addresses and sockets stay. Touches nothing.`
+addresses and sockets stay.`
 }
 
 func (c *adoptCheckCmd) Run(s streams) error {

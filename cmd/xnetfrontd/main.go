@@ -27,18 +27,18 @@ const (
 type cli struct {
 	Run         runCmd         `cmd:"" help:"Serve vifs until SIGTERM or SIGINT."`
 	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
-	Status      statusCmd      `cmd:"" help:"Show what a running daemon does."`
-	Top         topCmd         `cmd:"" help:"Show live what a running daemon carries."`
+	Status      statusCmd      `cmd:"" help:"Show the state of the vifs that a running daemon serves: backend, features, queues, grants."`
+	Top         topCmd         `cmd:"" help:"Show live what each queue carries and loses."`
 	Dump        dumpCmd        `cmd:"" help:"Show the rings of a vif: indices, events, what is in flight."`
 	Capture     captureCmd     `cmd:"" help:"Capture what crosses the rings of a vif, for Wireshark and tcpdump."`
-	Kick        kickCmd        `cmd:"" help:"Wake a vif's backend and the daemon, in case that an event was lost."`
+	Kick        kickCmd        `cmd:"" help:"Wake a vif's backend and the daemon, in case an event was lost."`
 	Reload      reloadCmd      `cmd:"" help:"Have a running daemon read its configuration again."`
 	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
 	Config      configCmd      `cmd:"" help:"Check the configuration, or show it and where it comes from."`
 	AdoptCheck  adoptCheckCmd  `cmd:"" name:"adopt-check" help:"Tell whether a restart with this program loses nothing. Touches nothing."`
-	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts."`
-	Demo        demoCmd        `cmd:"" help:"Show it work on this machine, on an embedded Xen between two network namespaces."`
+	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts. systemd or run starts it."`
+	Demo        demoCmd        `cmd:"" help:"Show it work on this machine: an embedded Xen, two network namespaces, no Xen needed."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 	Attribute   attributeCmd   `cmd:"" name:"store-attribute" hidden:"" help:"Write an attribute of sysfs."`
 	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
@@ -87,7 +87,7 @@ func execute(args []string, s streams) int {
 func newParser(s streams) (*kong.Kong, error) {
 	return kong.New(new(cli),
 		kong.Name("xnetfrontd"),
-		kong.Description("The Xen network frontend as a Linux daemon."),
+		kong.Description("The Xen network frontend as a Linux daemon: it carries frames between a vif of this guest and a TAP. In a Xen guest, begin with check; without one, with demo."),
 		kong.Writers(s.out, s.err),
 		kong.Vars{
 			"control":          config.DefaultControl,

@@ -22,7 +22,7 @@ type prepareCmd struct {
 	xenFlags
 	IfConfigured bool   `hidden:"" help:"Exit with 1 if no vif is configured, and with 0 whatever else comes of it: the unit's condition."`
 	Group        string `placeholder:"NAME" help:"Let this group use /dev/xen/xenbus, gntalloc and evtchn. Whoever can open xenbus reads and writes all that this guest can in xenstore."`
-	User         string `placeholder:"NAME" help:"Let this user run the daemon: its group may use the devices as with --group, and what a daemon of another user left in /run is its own."`
+	User         string `placeholder:"NAME" help:"Let this user run the daemon: its group may use the devices as with --group, and what a daemon of another user left in /run becomes its own."`
 }
 
 func (c *prepareCmd) Help() string {

@@ -23,7 +23,7 @@ const releaseLimit = 20 * time.Second
 type releaseCmd struct {
 	xenFlags
 	holdFlags
-	Vif int `required:"" placeholder:"N" help:"The vif to give back."`
+	Vif int `required:"" placeholder:"N" help:"Number of the vif to give back."`
 }
 
 func (c *releaseCmd) Help() string {

@@ -15,6 +15,14 @@ type statusCmd struct {
 	JSON bool `name:"json" help:"Print what the daemon answered, as JSON."`
 }
 
+func (c *statusCmd) Help() string {
+	return `Shows of each vif the state of both sides, since when, and why; what was negotiated, and
+why the rest was not; granted pages; what the kernel counts on the TAP; frames that were
+lost, by cause; and of each queue its counters and its maps, which are granted buffers, tx
+being from the TAP to the ring and rx from the ring to the TAP. Exit code 1 if no daemon
+answers.`
+}
+
 func (c *statusCmd) Run(s streams) error {
 	st, err := c.client().Status(context.Background())
 	if err != nil {
