@@ -27,18 +27,13 @@ var programs = []string{
 	"tshark", "capinfos", "udevadm", "usermod", "adduser", "wireshark", "xenlab", "xl", "xenstore-ls", "xnetfrontd",
 }
 
-// Pages are the pages of documentation under root that people read: README.md and
-// docs/*.md.
+// Pages are the pages of documentation under root that are for users: README.md and
+// docs/*.md. Drafts for other projects, in docs/kernel-bugs, are not.
 func Pages(root string) ([]string, error) {
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		return nil, err
 	}
-	more, err := filepath.Glob(filepath.Join(root, "docs", "kernel-bugs", "*.md"))
-	if err != nil {
-		return nil, err
-	}
-	pages = append(pages, more...)
 	for i, p := range pages {
 		if pages[i], err = filepath.Rel(root, p); err != nil {
 			return nil, err
