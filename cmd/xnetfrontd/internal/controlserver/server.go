@@ -150,6 +150,9 @@ func (s *Server) serve(c *client) {
 		var r control.Response
 		if err == nil {
 			r, err = s.answer(q)
+			if err != nil && s.ctx.Err() != nil {
+				err = errClosed // which is why, whatever it says
+			}
 		}
 		if err != nil {
 			r = control.Response{Error: oneLine(err)}
