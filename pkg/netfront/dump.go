@@ -80,16 +80,15 @@ func (d *Device) Dump(ctx context.Context) (*Dump, error) {
 	d.dumping.Lock() // a worker has one request at a time
 	defer d.dumping.Unlock()
 	d.mu.Lock()
-	v := d.view
+	v, devid := d.view, d.cfg.DevID
 	d.mu.Unlock()
 	if !v.running() {
 		return nil, ErrNotConnected
 	}
-	out := &Dump{DevID: d.cfg.DevID, TAP: d.link.Name(), State: v.state.String(), BackendState: v.backendState.String(), Taken: time.Now()}
-	for _, p := range v.pairs {
-		out.Queues = append(out.Queues, p.dump(ctx))
-	}
-	return out, nil
+	return &Dump{
+		DevID: devid, TAP: d.link.Name(), State: v.state.String(), BackendState: v.backendState.String(), Taken: time.Now(),
+		Queues: dumpPairs(ctx, v.pairs),
+	}, nil
 }
 
 // running tells whether there are rings with workers.
@@ -97,30 +96,64 @@ func (v *view) running() bool {
 	return len(v.pairs) > 0 && v.pairs[0].workers[0].started.Load()
 }
 
-func (p *pair) dump(ctx context.Context) QueueDump {
+// dumpPairs asks every worker before it waits for one: with one that is stuck, the others
+// have answered all the same.
+func dumpPairs(ctx context.Context, pairs []*pair) []QueueDump {
+	var requests []*dumpRequest
+	for _, p := range pairs {
+		for _, w := range p.workers {
+			r := &dumpRequest{done: make(chan struct{})}
+			w.dump.Store(r)
+			w.tell(controlDump)
+			requests = append(requests, r)
+		}
+	}
+	queues := make([]QueueDump, 0, len(pairs))
+	for _, p := range pairs {
+		n := len(p.workers)
+		queues = append(queues, p.dump(ctx, requests[:n]))
+		requests = requests[n:]
+	}
+	return queues
+}
+
+// dump is what the pair's workers answer to their requests.
+func (p *pair) dump(ctx context.Context, requests []*dumpRequest) QueueDump {
 	q := QueueDump{Number: p.number}
-	for i, w := range p.workers {
-		r := &dumpRequest{done: make(chan struct{})}
-		w.dump.Store(r)
-		w.tell(controlDump)
-		select {
-		case <-r.done:
-			if r.tx != nil {
-				q.Tx = r.tx
-				q.Tx.Ref, q.Tx.Port = uint32(p.rings.Refs()[0]), uint32(p.txPort)
-			}
-			if r.rx != nil {
-				q.Rx = r.rx
-				q.Rx.Ref, q.Rx.Port = uint32(p.rings.Refs()[1]), uint32(p.rxPort)
-			}
-		case <-w.done:
-			q.Problem = fmt.Sprintf("worker %d has ended", i)
-		case <-ctx.Done():
-			w.dump.CompareAndSwap(r, nil) // else it has taken it, and nobody will look
-			q.Problem = fmt.Sprintf("worker %d does not answer", i)
+	for i, r := range requests {
+		if problem := p.workers[i].awaitDump(ctx, r); problem != "" {
+			q.Problem = fmt.Sprintf("worker %d %s", i, problem)
+			continue
+		}
+		if r.tx != nil {
+			q.Tx = r.tx
+			q.Tx.Ref, q.Tx.Port = uint32(p.rings.Refs()[0]), uint32(p.txPort)
+		}
+		if r.rx != nil {
+			q.Rx = r.rx
+			q.Rx.Ref, q.Rx.Port = uint32(p.rings.Refs()[1]), uint32(p.rxPort)
 		}
 	}
 	return q
+}
+
+// awaitDump waits until the request is filled in, or says why it will not be.
+func (w *worker) awaitDump(ctx context.Context, r *dumpRequest) (problem string) {
+	select {
+	case <-r.done:
+		return ""
+	case <-w.done:
+		problem = "has ended"
+	case <-ctx.Done():
+		problem = "does not answer"
+	}
+	select {
+	case <-r.done: // and before that it has answered, or while another one was waited for
+		return ""
+	default:
+		w.dump.CompareAndSwap(r, nil) // else it has taken it, and nobody will look
+		return problem
+	}
 }
 
 // answerDump fills in the request that was made, if it stands.

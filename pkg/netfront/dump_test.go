@@ -1,10 +1,13 @@
 package netfront
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
@@ -71,6 +74,60 @@ func TestDumpDoesNotShowWhatIsInFlight(t *testing.T) {
 		if last := q.Tx.InFlight[len(q.Tx.InFlight)-1]; last.Index != q.Tx.ReqProd-1 {
 			t.Errorf("the last request is %+v, of %d", last, q.Tx.ReqProd)
 		}
+	}
+}
+
+// idleWorker can be asked, and does not run.
+func idleWorker(t *testing.T) *worker {
+	t.Helper()
+	poll, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(poll.close)
+	return &worker{poll: poll, done: make(chan struct{})}
+}
+
+func TestWorkerThatIsStuckMakesOthersLookStuckInADump(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stuck, well := idleWorker(t), idleWorker(t)
+	go func() {
+		_, _ = well.poll.wait(0)
+		well.answerDump()
+		cancel() // by now the stuck one has used up all the time
+	}()
+	got := dumpPairs(ctx, []*pair{{number: 0, workers: []*worker{stuck}}, {number: 1, workers: []*worker{well}}})
+	want := []QueueDump{{Number: 0, Problem: "worker 0 does not answer"}, {Number: 1}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// Who dumps a Device or asks whether it is alive has its workers from a list, and wakes
+// them later.
+func TestWakingAWorkerThatIsGoneWritesToAnotherFile(t *testing.T) {
+	p, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := p.wakeFD
+	p.close()
+	other, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	if other != number { // else it has the number already
+		if err := unix.Dup3(other, number, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(number)
+	}
+	p.wake()
+	var b [8]byte
+	if n, err := unix.Read(other, b[:]); err != unix.EAGAIN {
+		t.Errorf("read %d bytes, %v: it was written to", n, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -33,6 +34,9 @@ type poller struct {
 	ready  readiness
 	check  func(fd uintptr) bool // made once, so that waiting allocates nothing
 	look   func(fd uintptr)
+
+	waking sync.Mutex // held while wakeFD is written to by others, or closed
+	closed bool
 }
 
 func newPoller() (*poller, error) {
@@ -124,13 +128,23 @@ func (p *poller) drained() readiness {
 	return p.ready
 }
 
-// wake makes wait return. Any goroutine may call it until close.
+// wake makes wait return. Any goroutine may call it; after close it does nothing. Who asks
+// a worker for something has it from a list that its connection may have left since, and
+// by then the descriptor's number can be that of another file.
 func (p *poller) wake() {
+	p.waking.Lock()
+	defer p.waking.Unlock()
+	if p.closed {
+		return
+	}
 	var b = [8]byte{1}
 	unix.Write(p.wakeFD, b[:]) // fails only at 2^64-2 wakes that nobody took
 }
 
 func (p *poller) close() {
+	p.waking.Lock()
+	defer p.waking.Unlock()
+	p.closed = true
 	p.file.Close()
 	unix.Close(p.wakeFD)
 }
