@@ -51,6 +51,11 @@ const (
 	// QUEUE, XNF_RING, XNF_FOR, XNF_SHARED, XNF_TX, XNF_RX.
 	EventStalled = "1df67f6e69cb46e9a3e6722ac5320305"
 
+	// EventUnanswered: The backend has had a frame for so long, and a kick did not help.
+	// Either a receiver behind it keeps the frame, or nobody serves the ring; the state of
+	// a netback whose driver was unbound still says Connected. Fields: QUEUE, XNF_FOR.
+	EventUnanswered = "c0596bd302ab4a70f61c6e52ad7c8727"
+
 	// EventReduced: The guest may not grant as many pages as were needed: fewer queues, or
 	// rings that are not full. It works, more slowly. Fields: XNF_LIMIT, XNF_NEEDED,
 	// XNF_QUEUES, XNF_BUFFERS.

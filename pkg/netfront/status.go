@@ -93,7 +93,11 @@ type view struct {
 // Status returns what the Device is doing. Figures of queues are as of their last
 // batch, and belong to the connection that stands.
 func (d *Device) Status() Status {
-	limit, err := d.guest.Grants.Limit() // asks the kernel: not while Run waits for d.mu
+	// These ask the kernel, where somebody else can hold the lock of all links: Run and
+	// Alive must not wait for d.mu meanwhile.
+	name := d.link.Name()
+	stats, gone := d.link.Stats()
+	limit, err := d.guest.Grants.Limit()
 	if err != nil {
 		limit = 0
 	}
@@ -101,7 +105,7 @@ func (d *Device) Status() Status {
 	defer d.mu.Unlock()
 	v := &d.view
 	s := Status{
-		DevID: d.cfg.DevID, TAP: d.link.Name(), IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
+		DevID: d.cfg.DevID, TAP: name, IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
 		GrantLimit: limit,
@@ -115,20 +119,24 @@ func (d *Device) Status() Status {
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
 	s.Totals = addPairs(v.before, v.pairs)
-	if st, err := d.link.Stats(); err == nil {
-		s.Link = &st
+	if gone == nil {
+		s.Link = &stats
 	}
 	return s
 }
 
 func (q *TxQueue) status() DirectionStatus {
-	s := DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header()}
-	// The queue takes responses when it needs maps, and not before. What has been answered
-	// does not grow older meanwhile.
-	if s.Ring.RspProd != s.Ring.ReqProd {
-		s.OldestInFlight = q.ages.oldestFor()
+	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header(), OldestInFlight: q.unansweredFor()}
+}
+
+// unansweredFor is for how many seconds the oldest request has had no answer. The queue
+// takes responses when it needs maps, and not before: what has been answered does not grow
+// older meanwhile.
+func (q *TxQueue) unansweredFor() uint32 {
+	if h := q.ring.Header(); h.RspProd == h.ReqProd {
+		return 0
 	}
-	return s
+	return q.ages.oldestFor()
 }
 
 func (q *RxQueue) status() DirectionStatus {

@@ -22,6 +22,9 @@ const (
 	firstLook = time.Second
 	// laterLook is how often a connection is looked at after that.
 	laterLook = 5 * time.Second
+	// unansweredLooks is for how many looks a frame may be older than the watchdog's patience
+	// until that is said; at the first of them the backend is kicked.
+	unansweredLooks = 3
 	// stallAfter is for how long nothing may move in a direction with work to do until
 	// both sides are kicked; after as long again the connection is given up. It is
 	// longer than netback holds a frame for a receiver that does not take it (10 s,
@@ -46,6 +49,7 @@ type queueWatch struct {
 	from   uint32 // the request at which the backend begins
 	strike int    // looks at which no request had been touched; -1 when the backend is alive
 	tx, rx ringWatch
+	late   int // looks at which a frame had been without an answer for too long
 }
 
 // ringWatch is what one ring looked like when something moved last.
@@ -98,8 +102,26 @@ func (w *watchdog) look(now time.Time) error {
 		if err != nil {
 			return fmt.Errorf("queue %d: %w", q.p.number, err)
 		}
+		w.unanswered(q)
 	}
 	return nil
+}
+
+// unanswered tells, once, that the backend keeps a frame. It is no reason to end the
+// connection: a receiver behind the backend can be what keeps it, and there is room for
+// others.
+func (w *watchdog) unanswered(q *queueWatch) {
+	age := time.Duration(q.p.tx.unansweredFor()) * time.Second
+	if age < w.patience {
+		q.late = 0
+		return
+	}
+	switch q.late++; q.late {
+	case 1:
+		q.p.txWorker().tell(controlKick)
+	case unansweredLooks:
+		w.log.Warn("the backend does not answer a frame", zap.Int("queue", q.p.number), zap.Duration("for", age), event(EventUnanswered))
+	}
 }
 
 // fresh looks at a pair whose backend has not shown itself. A request that was there at
@@ -166,7 +188,7 @@ func patience(ctx context.Context, s xenstore.Operations, backend string, least 
 // give it in time. While a backend takes its time to connect, none runs. Any goroutine may call it.
 func (d *Device) Alive(timeout time.Duration) error {
 	d.mu.Lock()
-	pairs := d.view.pairs
+	pairs, devid := d.view.pairs, d.cfg.DevID
 	d.mu.Unlock()
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -184,7 +206,7 @@ func (d *Device) Alive(timeout time.Duration) error {
 			case <-w.pong:
 			case <-w.done: // its connection is ending
 			case <-deadline.C:
-				return fmt.Errorf("vif %d, queue %d: worker %d does not answer for %v", d.cfg.DevID, p.number, i, timeout)
+				return fmt.Errorf("vif %d, queue %d: worker %d does not answer for %v", devid, p.number, i, timeout)
 			}
 		}
 	}

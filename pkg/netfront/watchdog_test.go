@@ -72,6 +72,22 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 	}
 }
 
+// While nothing else is sent, a backend that serves nobody shows in nothing else: the state
+// of an unbound netback stays Connected.
+func TestFrameThatIsNeverAnsweredIsNotSaid(t *testing.T) {
+	w, logs := newWatchedWorld(t)
+	w.vif.Faults().HoldTx(5 * time.Second)
+	w.send(tap.VirtioHeader{}, mark(100, 1))
+	w.eventually("a line about it", func() bool { return logs.FilterMessage("the backend does not answer a frame").Len() > 0 })
+	w.fromGuest(markPrefix)
+	if n := w.dev.Status().Connects; n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	if n := logs.FilterMessage("the backend does not answer a frame").Len(); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+}
+
 // A frame whose answer is late, with room for more, is no reason to act: netback holds
 // it for a receiver that is slow.
 func TestLateAnswerEndsTheConnection(t *testing.T) {
@@ -82,7 +98,7 @@ func TestLateAnswerEndsTheConnection(t *testing.T) {
 		t.Error("another frame came")
 	}
 	w.vif.Faults().Clear()
-	if n := logs.Len(); n != 0 || w.dev.Status().Connects != 1 {
+	if n := logs.FilterMessage(stalledLine).Len(); n != 0 || w.dev.Status().Connects != 1 {
 		t.Errorf("%v; status %+v", logs.All(), w.dev.Status())
 	}
 }
