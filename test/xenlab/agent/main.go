@@ -23,6 +23,8 @@ type cli struct {
 	Guest        guestCmd        `cmd:"" help:"Serve the host over the console."`
 	AwaitStore   awaitStoreCmd   `cmd:"" help:"Wait until a node of xenstore has one of some values."`
 	AwaitCarrier awaitCarrierCmd `cmd:"" help:"Wait until an interface has a carrier, or has none."`
+	AwaitText    awaitTextCmd    `cmd:"" help:"Wait until a file has a text, or has it several times."`
+	AwaitFrames  awaitFramesCmd  `cmd:"" help:"Wait until an interface has sent some more frames."`
 	traffic.Commands
 }
 

@@ -124,13 +124,9 @@ func (k *keptUp) keepNeighbours() {
 // until the next one has taken over.
 func (k *keptUp) restart(s unix.Signal, frames int) {
 	k.starts++
-	shell(k.t, k.u.Guest, fmt.Sprintf(`cd /run/lab
-		frames() { cat /sys/class/net/xnf0/statistics/tx_packets; }
-		until=$(($(frames) + %d))
-		while [ "$(frames)" -lt $until ]; do usleep 20000; done
-		kill -%d "$(cat pid)"
-		while [ "$(grep -c 'taken over from the last process' %s)" -lt %d ]; do usleep 100000; done`,
-		frames, s, lab.DaemonLog, k.starts))
+	shell(k.t, k.u.Guest, fmt.Sprintf(`%[1]s await-frames xnf0 %[2]d
+		kill -%[3]d "$(cat /run/lab/pid)"
+		%[1]s await-text %[4]s 'taken over from the last process' --times=%[5]d`, lab.AgentPath, frames, s, lab.DaemonLog, k.starts))
 }
 
 // upgrade puts another build in the place of the daemon's, and asks it, as a package
