@@ -211,7 +211,7 @@ func (k *keptUp) flowsAcross() {
 // killed kills the daemon at random moments under a stream each way. What TAP or
 // netback say that they have dropped is theirs: on a slow machine a start takes long.
 func (k *keptUp) killed(rate int) {
-	rate = min(rate/4, 250) // a start takes what the machine has
+	rate = min(rate/4, 100) // a start takes what the streams leave of the guest's CPU
 	before := drops(k.t, k.u)
 	s := startStreams(k.t, k.u, 1<<20, rate, time.Hour)
 	for range kills {
