@@ -93,23 +93,29 @@ type view struct {
 // Status returns what the Device is doing. Figures of queues are as of their last
 // batch, and belong to the connection that stands.
 func (d *Device) Status() Status {
+	s := d.status()
 	// These ask the kernel, where somebody else can hold the lock of all links: Run and
 	// Alive must not wait for d.mu meanwhile.
-	name := d.link.Name()
-	stats, gone := d.link.Stats()
-	limit, err := d.guest.Grants.Limit()
-	if err != nil {
-		limit = 0
+	s.TAP, s.IfIndex = d.link.Name(), d.link.Index()
+	if limit, err := d.guest.Grants.Limit(); err == nil {
+		s.GrantLimit = limit
 	}
+	if st, err := d.link.Stats(); err == nil {
+		s.Link = &st
+	}
+	return s
+}
+
+// status is Status without what the kernel knows.
+func (d *Device) status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
 	s := Status{
-		DevID: d.cfg.DevID, TAP: name, IfIndex: d.link.Index(), MAC: d.id.mac.String(), MTU: d.cfg.MTU,
+		DevID: d.cfg.DevID, MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
-		GrantLimit: limit,
-		Connects:   v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
@@ -119,9 +125,6 @@ func (d *Device) Status() Status {
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
 	s.Totals = addPairs(v.before, v.pairs)
-	if gone == nil {
-		s.Link = &stats
-	}
 	return s
 }
 
