@@ -222,7 +222,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 		return err
 	}
 	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(s.pairs)),
-		zap.Strings("features", agreed.names()), zap.String("missing", agreed.reasons()), event(EventConnected))
+		zap.Strings("features", agreed.Names()), zap.String("missing", agreed.reasons()), event(EventConnected))
 	return d.monitor(ctx, b, s.pairs, failed, true, true)
 }
 

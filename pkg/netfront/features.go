@@ -29,8 +29,8 @@ func AllFeatures() Features {
 	return Features{SG: true, Csum: true, CsumIPv6: true, GSOv4: true, GSOv6: true, SplitChannels: true}
 }
 
-// names lists those that there are.
-func (f Features) names() []string {
+// Names lists those that there are, as the configuration's `disable` calls them.
+func (f Features) Names() []string {
 	var names []string
 	for _, x := range []struct {
 		there bool

@@ -406,7 +406,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 		return err
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
-		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.names()), event(EventTakenOver))
+		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.Names()), event(EventTakenOver))
 	return d.monitor(ctx, b, s.pairs, failed, attached, false)
 }
 

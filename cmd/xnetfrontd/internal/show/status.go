@@ -158,18 +158,7 @@ func printQueues(b *bytes.Buffer, d *netfront.Status) {
 
 // FeatureList names what was negotiated, as the configuration's `disable` does.
 func FeatureList(f netfront.Features) string {
-	var names []string
-	for _, x := range []struct {
-		name string
-		on   bool
-	}{
-		{"sg", f.SG}, {"csum", f.Csum}, {"csum_ipv6", f.CsumIPv6},
-		{"gso_tcpv4", f.GSOv4}, {"gso_tcpv6", f.GSOv6}, {"split_channels", f.SplitChannels},
-	} {
-		if x.on {
-			names = append(names, x.name)
-		}
-	}
+	names := f.Names()
 	if len(names) == 0 {
 		return "none"
 	}
