@@ -133,6 +133,8 @@ func (r *reader) expression(e *unstable.Node) {
 		r.problem(Problem{where, name, "[[" + name + "]]", wantTable(name)})
 	case wantTable(name) != "":
 		r.skip = false
+	case slices.Contains(allKeys, name):
+		r.problem(Problem{where, name, "[" + name + "]", "a value and not a table"})
 	default:
 		r.unknown(where, path)
 	}

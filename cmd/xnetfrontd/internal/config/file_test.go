@@ -32,6 +32,8 @@ func TestBadFileGetsOneLineWithPlaceKeyValueAndExpectation(t *testing.T) {
 		{"key twice", "[[vif]]\ndevid = 1\ndevid = 2\n", "x.toml:3: not TOML: key devid is already defined"},
 		{"unknown key at top", "\nfoo = 1\n", "x.toml:2: unknown key foo: expected one of control, log, metrics, vif at the top level"},
 		{"unknown table", "[prometheus]\nport = 1\n", "x.toml:1: unknown key prometheus: expected one of control, log, metrics, vif at the top level"},
+		{"key as a table", "[control]\nsocket = '/run/c.sock'\n", "x.toml:1: control = [control]: expected a value and not a table"},
+		{"key in a table as a table", "[log.level]\nall = 'info'\n", "x.toml:1: log.level = [log.level]: expected a value and not a table"},
 		{"unknown key in log", "[log]\nlvl = 'info'\n", "x.toml:2: unknown key log.lvl: expected one of level, format in [log]"},
 		{"unknown key in vif", "[[vif]]\ndevid = 0\n\ntpa = 'x'\n", "x.toml:4: unknown key vif.tpa: expected one of devid, mac, tap, keep, queues, mtu, txqueuelen, disable in [vif]"},
 		{"no devid", "[[vif]]\ndevid = 0\n[[vif]]\ntap = 'a'\n", "x.toml:3: vif.devid is missing: expected a whole number from 0 to 65535, or \"*\" for every vif; or mac with its address"},
