@@ -61,10 +61,10 @@ func TestVifWithoutRingsOrUnknownIsSaidToBeSo(t *testing.T) {
 	for _, op := range []string{"dump", "kick"} {
 		wantError(t, m.ask(op, "0"), exitRuntime, "vif 0 has no rings: it is Initialising, the backend Initialising")
 		wantError(t, m.ask(op, "5"), exitRuntime, "vif 5 has no rings: this domain has 0")
-		wantError(t, m.ask(op, "7"), exitRuntime, `no vif "7": the daemon has 0, 5`)
+		wantError(t, m.ask(op, "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
 	}
-	wantError(t, m.ask("status", "7"), exitRuntime, `no vif "7": the daemon has 0, 5`)
-	wantError(t, m.ask("top", "7"), exitRuntime, `no vif "7": the daemon has 0, 5`)
+	wantError(t, m.ask("status", "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
+	wantError(t, m.ask("top", "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
 }
 
 func TestReloadEndsWhenTheDaemonGoesByTheFileOrSaysWhyNot(t *testing.T) {

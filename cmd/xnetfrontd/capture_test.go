@@ -329,7 +329,7 @@ func TestCapturesOfOtherVifsAndOfOneTwice(t *testing.T) {
 	}
 	for _, c := range []struct{ args, line string }{
 		{"0", "vif 0: it is being captured already: end that capture first"},
-		{"7", `no vif "7": the daemon has 0, 1`},
+		{"7", `no vif "7": the daemon has vifs 0, 1`},
 		{"1 --queue 5", "vif 1 has no queue 5: it has 0 to 0"},
 	} {
 		wantError(t, m.ask(append([]string{"capture", "-w", file}, strings.Fields(c.args)...)...), exitRuntime, c.line)

@@ -140,7 +140,7 @@ func TestVifIsFoundByNumberAddressTAPOrWhatTheConfigurationCallsIt(t *testing.T)
 		}
 	}
 	for _, name := range []string{"7", "-1", "WAN", "xnf", strings.Repeat("x", 100)} {
-		if i, err := st.Index(name); err == nil || !strings.HasSuffix(err.Error(), ": the daemon has 0, 4, 00:16:3e:00:00:03") || len(err.Error()) > 120 {
+		if i, err := st.Index(name); err == nil || !strings.HasSuffix(err.Error(), ": the daemon has vifs 0, 4, 00:16:3e:00:00:03") || len(err.Error()) > 120 {
 			t.Errorf("%s: vif %d, %v", name, i, err)
 		}
 	}

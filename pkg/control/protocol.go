@@ -7,7 +7,7 @@
 //	→ {"version":1,"op":"status"}
 //	← {"version":1,"status":{...}}
 //	→ {"version":1,"op":"kick","vif":"7"}
-//	← {"version":1,"error":"no vif \"7\": the daemon has 0, 1"}
+//	← {"version":1,"error":"no vif \"7\": the daemon has vifs 0, 1"}
 //
 // Who may open the socket is its mode, 0660. Who may use the ops that change something
 // or show what is in frames is said at each: those are for root and for the daemon's own

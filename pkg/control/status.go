@@ -55,7 +55,11 @@ func (s *Status) Index(name string) (int, error) {
 	if len(names) == 0 {
 		return 0, fmt.Errorf("no vif %.40q: the daemon serves none", name)
 	}
-	return 0, fmt.Errorf("no vif %.40q: the daemon has %s", name, strings.Join(names, ", "))
+	vifs := "vifs " // a number alone would read as a count
+	if len(names) == 1 {
+		vifs = "vif "
+	}
+	return 0, fmt.Errorf("no vif %.40q: the daemon has %s%s", name, vifs, strings.Join(names, ", "))
 }
 
 // Only leaves the vif that [Status.Index] finds.

@@ -24,7 +24,7 @@ type daemon struct {
 	capture func(ctx context.Context, w io.Writer) error
 }
 
-var errNoVif = errors.New(`no vif "7": the daemon has 0`)
+var errNoVif = errors.New(`no vif "7": the daemon has vif 0`)
 
 func (d *daemon) Status() control.Status {
 	s := control.Status{PID: 7, Program: "test"}
