@@ -245,8 +245,11 @@ func parseProgram(s string) (*bpf.VM, error) {
 			return nil, fmt.Errorf("bpf: instruction %d, %q: %w", i, line, errProgram)
 		}
 		prog[i] = raw.Disassemble()
-		if _, raw := prog[i].(bpf.RawInstruction); raw {
+		switch prog[i].(type) {
+		case bpf.RawInstruction:
 			return nil, fmt.Errorf("bpf: instruction %d, %q, is not one of classic BPF", i, line)
+		case bpf.NegateA: // which bpf.VM takes, and then fails at each frame
+			return nil, fmt.Errorf("bpf: instruction %d, %q, is neg, which is not known here: simplify the expression", i, line)
 		}
 	}
 	vm, err := bpf.NewVM(prog)

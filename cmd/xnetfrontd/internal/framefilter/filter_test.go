@@ -152,6 +152,7 @@ func TestWhatCannotBeAFilterIsOneLine(t *testing.T) {
 		{Words{}, "2,6 0 0 0", `bpf: first line "2" and 1 more` + format},
 		{Words{}, "1,6 0", `bpf: instruction 0, "6 0"` + format},
 		{Words{}, "1,255 0 0 0", `bpf: instruction 0, "255 0 0 0", is not one of classic BPF`},
+		{Words{}, "2,132 0 0 0,6 0 0 1", `bpf: instruction 0, "132 0 0 0", is neg, which is not known here: simplify the expression`},
 		{Words{}, synProgram, `bpf: first line "9" and 8 more` + format},
 		{Words{}, "1,5 0 0 77", "bpf: cannot jump 77 instructions; jumping past program bounds"},
 		{Words{}, "2,21 9 0 1,6 0 0 0", "bpf: cannot jump 9 instructions in true case; jumping past program bounds"},
