@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +26,17 @@ func TestHoldRefusesWhatItCannotDo(t *testing.T) {
 		{[]string{"--log-level", "loud"}, exitUsage, `log level: unrecognized level: "loud"`},
 	} {
 		wantError(t, runProgram(t, program(append([]string{"hold"}, c.args...)...)), c.code, c.line)
+	}
+}
+
+// A holder that cannot be started either would be waited for, and logged, several times.
+func TestDaemonThatFindsNoXenSaysSoInOneLineAndStartsNoHolder(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "run", "hold.sock")
+	wantError(t, runProgram(t, program("run", "--vif", "0", "--xen", dir, "--holder", socket, "--control", filepath.Join(dir, "c.sock"))), exitRuntime,
+		"embedded Xen in "+dir+": connect domain 1: open grants: dial unixpacket "+dir+"/hypercalls: connect: no such file or directory")
+	if _, err := os.Stat(filepath.Dir(socket)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the holder's directory: %v, want none", err)
 	}
 }
 

@@ -83,6 +83,11 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	passed := metrics.Passed(d.log) // before any process is started
 	super := newSupervisor(cfg, d.log)
 	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log, privileged: d.privileged}
+	scan := &scanner{place: at}
+	vifs, err := scan.open(ctx) // before any holder: one that is not needed is none to wait for
+	if err != nil {
+		return unlessStopped(ctx, err)
+	}
 	var keeper *hold.Keeper
 	if d.holder != "" {
 		keeper = startKeeper(ctx, d.holder, d.log)
@@ -91,11 +96,6 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 	}
 	super.make = func(table config.Vif, devid int, mac net.HardwareAddr) steps {
 		return newVif(at, table, devid, mac)
-	}
-	scan := &scanner{place: at}
-	vifs, err := scan.open(ctx)
-	if err != nil {
-		return unlessStopped(ctx, err)
 	}
 	if keeper != nil {
 		at.dropStale(ctx, keeper, cfg, scan.guest.Store)
