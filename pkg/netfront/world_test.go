@@ -217,6 +217,12 @@ func (w *world) connected(n uint64) {
 		s := w.dev.Status()
 		return s.Connects >= n && s.State == "Connected" && s.BackendState == "Connected" && len(s.Queues) > 0
 	})
+	// The kernel drops what is sent before, without an error.
+	w.eventually("the TAP's carrier", func() bool {
+		link, err := netlink.LinkByName(w.dev.Name())
+		w.check(err)
+		return link.Attrs().RawFlags&unix.IFF_RUNNING != 0
+	})
 	w.check(w.vif.WaitConnected(w.deadline()))
 	w.port = w.vif.MemoryPort() // a rebind makes a new one
 	w.check(w.port.WaitCarrier(w.deadline(), true))
