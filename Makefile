@@ -37,6 +37,12 @@ bench: check-go check-root ## compare with veth and a plain forwarder on this ma
 test-xen: build bin/xenlab ## prove it on a real Xen under QEMU, no virtualization needed (SCENARIO=a,b  XEN="-v --keep")
 	bin/xenlab test $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
 
+.PHONY: walkthrough
+walkthrough: build bin/xenlab ## make docs/walkthrough.md anew: what a new user types on that Xen, and what comes out
+	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && \
+	bin/xenlab test --scenario walkthrough --logs "$$logs" && \
+	cp "$$(find "$$logs" -name walkthrough.md)" docs/walkthrough.md
+
 .PHONY: bench-xen
 bench-xen: build bin/xenlab ## compare with the kernel's xen-netfront on that Xen (BENCH="--pairs 5 --check")
 	bin/xenlab bench $(BENCH)

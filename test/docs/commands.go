@@ -28,12 +28,14 @@ var programs = []string{
 }
 
 // Pages are the pages of documentation under root that are for users: README.md and
-// docs/*.md. Drafts for other projects, in docs/kernel-bugs, are not.
+// docs/*.md, but for the transcript docs/walkthrough.md, in which what is typed has other
+// prompts. Drafts for other projects, in docs/kernel-bugs, are not for users.
 func Pages(root string) ([]string, error) {
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		return nil, err
 	}
+	pages = slices.DeleteFunc(pages, func(p string) bool { return filepath.Base(p) == "walkthrough.md" })
 	for i, p := range pages {
 		if pages[i], err = filepath.Rel(root, p); err != nil {
 			return nil, err

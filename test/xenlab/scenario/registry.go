@@ -25,6 +25,7 @@ func All() []Scenario {
 		driverDomain(),
 		restore(),
 		systemd(),
+		walkthrough(),
 	}
 }
 

@@ -1,0 +1,87 @@
+package scenario
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/xnetfrontd/xnetfrontd/test/docs"
+)
+
+// guestPages are the pages whose commands are for a guest in which the daemon serves a
+// vif. The walkthrough types all of them there, in this order.
+func guestPages() []string {
+	return []string{
+		"docs/configuration.md", "docs/log.md", "docs/metrics.md", "docs/security.md",
+		"docs/capture.md", "docs/control-socket.md", "docs/operate.md", "docs/troubleshoot.md",
+	}
+}
+
+// proof is a text in a file of the sources which shows that a command is run. Without a
+// file, the text is why no test can run it.
+type proof struct{ file, text string }
+
+// elsewhere are the commands of the documentation that are not typed in the guest of the
+// walkthrough, with what runs them instead.
+func elsewhere() map[string]proof {
+	const (
+		ci    = ".ci/run"
+		steps = "test/xenlab/scenario/walkthrough_steps.go"
+		deb   = "test/xenlab/scenario/systemd.go"
+		taken = "test/xenlab/scenario/takeover.go"
+	)
+	return map[string]proof{
+		"make demo":                                      {ci, "make demo"},
+		"make test":                                      {ci, "make test\n"},
+		"make packages":                                  {ci, "packages\n"},
+		"make test-xen":                                  {ci, "make test-xen\n"},
+		"make test-xen SCENARIO=bulk,vlan":               {"test/xenlab/main.go", "Scenario"},
+		"xnetfrontd status":                              {steps, "xnetfrontd status"},
+		"dpkg -i xnetfrontd_*.deb":                       {steps, "dpkg -i /root/"},
+		"apt install ./dist/xnetfrontd_*.deb":            {steps, "dpkg -i /root/"},
+		"systemctl start xnetfrontd":                     {steps, "systemctl enable --now"},
+		"systemctl stop xnetfrontd":                      {deb, "systemctl stop xnetfrontd"},
+		"systemctl restart xnetfrontd":                   {deb, "systemctl restart xnetfrontd"},
+		"xnetfrontd prepare --vif 0":                     {taken, `"prepare"`},
+		"xnetfrontd release --vif 0":                     {steps, "xnetfrontd release --vif 0"},
+		"make bench-xen":                                 {"test/xenlab/scenario/benchmark.go", "bench."},
+		`make bench-xen BENCH="--quick --only tcp,ping"`: {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
+		`make bench-xen BENCH="--pairs 10 --check"`:      {"", "it takes half an hour and needs a machine that does nothing else"},
+		"make xen-shell":                                 {"", "it is for a person at a terminal"},
+	}
+}
+
+// documented types every command of the pages that are for a guest like this one.
+func (w *walk) documented() {
+	t := w.t
+	typed := 0
+	for _, page := range guestPages() {
+		shown, err := docs.Commands(t.runner.Source, page)
+		t.NoError(err, page)
+		for _, c := range shown {
+			if _, ok := elsewhere()[c.Text]; ok {
+				continue
+			}
+			out, ok := w.typed(w.u.Guest, Step{At: atGuest, Run: "cd /root; export SYSTEMD_PAGER=\n" + finite(c.Text)})
+			if !ok {
+				t.Errorf("%s: %s", c, out)
+			}
+			typed++
+		}
+	}
+	shell(t, w.u.Guest, "systemctl disable --now xnetfrontd-metrics.socket && systemctl is-active xnetfrontd")
+	t.Reportf("%d commands of the documentation do what they are shown for", typed)
+}
+
+// finite is a command that ends by itself: one that is shown to go on until somebody ends
+// it gets a Ctrl-C.
+func finite(command string) string {
+	endless := strings.HasSuffix(command, " -f")
+	for _, name := range []string{"xnetfrontd capture", "xnetfrontd top"} {
+		endless = endless || strings.HasPrefix(command, name) && !strings.Contains(command, "--count") && !strings.Contains(command, "--duration")
+	}
+	if !endless {
+		return command
+	}
+	const ended = 124 // timeout(1): it was
+	return fmt.Sprintf("timeout --signal=INT 3 %s\ncode=$?; [ $code = 0 ] || [ $code = %d ]", command, ended)
+}
