@@ -24,13 +24,13 @@ func connect() Scenario {
 				_, err := t.Dom0.Run(ctx, "ip", "link", "del", jumboBridge)
 				return err
 			})
-			second.address(t, t.Dom0, jumboBridge, numberDom0)
+			jumbo.address(t, t.Dom0, jumboBridge, numberDom0)
 			u := t.DomU(lab.DomUConfig{Name: "connect", Vifs: []lab.VifConfig{{MTU: 1500}, {MTU: 9000, Bridge: jumboBridge}}})
 			vifs := serveTwo(t, u)
 			for i, c := range []struct {
 				network
 				mtu int
-			}{{bridged, 1500}, {second, 9000}} {
+			}{{bridged, 1500}, {jumbo, 9000}} {
 				s := vifs[i]
 				c.address(t, u.Guest, s.tap, numberGuest)
 				s.await()

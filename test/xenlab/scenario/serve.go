@@ -25,6 +25,7 @@ const (
 	bridged network = 77 // the one that dom0's bridge is in from the start
 	second  network = 78 // of a guest's second vif
 	tagged  network = 79 // in a VLAN
+	jumbo   network = 80 // of a bridge of its own, for large frames
 )
 
 func (w network) ipv4(n int) string { return fmt.Sprintf("10.%d.0.%d", w, n) }
