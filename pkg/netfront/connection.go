@@ -274,11 +274,14 @@ func (d *Device) leave(b *bus) {
 	if b.moved(ctx) != nil {
 		return // not ours any more, or no directory to write to
 	}
-	err := b.shut(ctx, stopTimeout)
-	if err == nil {
-		err = b.clear(ctx)
+	if errors.Is(b.shut(ctx, stopTimeout), errMoved) {
+		return
 	}
-	if err != nil && !errors.Is(err, errMoved) {
+	// After a walk that was cut short, too: where xenstored is slow it takes longer than
+	// its time, and the next owner would find keys of ours, and a state that says that
+	// somebody is there. A backend that was not waited for walks by itself when it sees
+	// Initialising.
+	if err := b.clear(ctx); err != nil && !errors.Is(err, errMoved) {
 		d.log.Warn("the vif was not left as the toolstack made it", problem(err), event(EventNotLeft))
 	}
 }

@@ -333,6 +333,27 @@ func TestStopIsPromptWithADeadBackend(t *testing.T) {
 	}
 }
 
+// On an emulated machine that is busy, xenstored takes that long for each request.
+func TestStopWithASlowStoreLeavesTheVifAsTheToolstackMadeIt(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	w.connected(1)
+	w.server.SlowStore(300 * time.Millisecond)
+	w.stop(nil)
+	w.ran <- <-w.ran
+	w.server.SlowStore(0)
+	dir := xensim.FrontendPath(guestDom, 0)
+	if st, err := w.server.Toolstack().Read(w.deadline(), dir+"/state"); err != nil || st != "1" {
+		t.Errorf("state %q, %v", st, err)
+	}
+	keys, err := w.server.Toolstack().Directory(w.deadline(), dir)
+	w.check(err)
+	for _, k := range keys {
+		if strings.Contains(k, "ring-ref") || strings.HasPrefix(k, "event-channel") || strings.HasPrefix(k, "queue-") {
+			t.Errorf("%s is left", k)
+		}
+	}
+}
+
 func TestGrantBudget(t *testing.T) {
 	for _, c := range []struct {
 		limit, queues, want, maps int
