@@ -24,13 +24,15 @@ const (
 	// kernelArgs are every kernel's. Its console is silent except for emergencies, as
 	// printing is slow and a domU's console carries the agent's session; an oops is an
 	// emergency. What is blacklisted are self-tests, which take seconds under emulation.
-	kernelArgs = "console=hvc0 rdinit=/init quiet loglevel=1 oops=panic nowatchdog mitigations=off nokaslr rodata=off cryptomgr.notests initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted"
+	// The kernel's stack is not randomized, which reads the TSC at each system call.
+	kernelArgs = "console=hvc0 rdinit=/init quiet loglevel=1 oops=panic nowatchdog mitigations=off randomize_kstack_offset=off nokaslr rodata=off cryptomgr.notests initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted"
 	// dom0Args are dom0's too. Netback keeps what a guest does not take for longer than its
 	// 10 s: a daemon's start takes that long on a machine that is busy.
 	dom0Args = "xen_netback.rx_drain_timeout_msecs=50000"
 	// cpu: -smap and -smep as older QEMUs let dom0 crash with them, -rdtscp as Xen loops
-	// on that instruction in a PVH guest.
-	cpu = "max,-smap,-smep,-rdtscp"
+	// on that instruction in a PVH guest. -erms and -fsrm have kernels copy by words:
+	// QEMU takes a string instruction byte by byte.
+	cpu = "max,-smap,-smep,-rdtscp,-erms,-fsrm"
 )
 
 // comma doubles commas: QEMU splits at single ones.

@@ -83,6 +83,9 @@ func (c *DomUConfig) xlConfig(ramdisk string) string {
 		`memory=` + strconv.Itoa(c.MemMiB),
 		`vcpus=` + strconv.Itoa(c.VCPUs),
 		`cpus="1-7"`, // CPU 0 is dom0's
+		// Xen does not trust the emulated TSC to be invariant, as a real machine's is, and
+		// would trap each read of it.
+		`tsc_mode="native"`,
 		`cmdline="` + strings.TrimSpace(kernelArgs+" "+c.KernelArgs) + `"`,
 		`on_crash="preserve"`,
 		`vif=[` + strings.Join(vifs, ", ") + `]`,
