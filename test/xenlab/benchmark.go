@@ -30,7 +30,7 @@ func (c *benchCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintln(e.err, "booting Xen, dom0 and a domU")
-	l, err := p.boot(e.ctx, 0, 0)
+	l, err := p.boot(e.ctx, 0)
 	if err != nil {
 		return err
 	}

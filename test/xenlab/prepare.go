@@ -117,9 +117,9 @@ func dropOldRuns(dir string) error {
 	return errors.Join(errs...)
 }
 
-// boot boots a lab with at least this memory. Each boot of a run has a folder of its
-// own, except that the first one's is the run's.
-func (p *prepared) boot(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, error) {
+// boot boots a lab with so many CPUs, see [lab.Options]. Each boot of a run has a folder of
+// its own, except that the first one's is the run's.
+func (p *prepared) boot(ctx context.Context, cpus int) (*lab.Lab, error) {
 	p.mu.Lock()
 	p.boots++
 	n := p.boots
@@ -130,6 +130,6 @@ func (p *prepared) boot(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, 
 	}
 	return lab.Boot(ctx, lab.Options{
 		Images: p.images, RunDir: dir, Agent: p.agent, Daemon: p.daemon,
-		MemMiB: memMiB, Dom0MemMiB: dom0MemMiB, Payload: map[string]string{},
+		CPUs: cpus, Payload: map[string]string{},
 	})
 }

@@ -34,7 +34,7 @@ func (c *shellCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintln(e.out, "booting Xen and dom0")
-	l, err := p.boot(e.ctx, 0, 0)
+	l, err := p.boot(e.ctx, 0)
 	if err != nil {
 		return err
 	}

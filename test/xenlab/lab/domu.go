@@ -120,7 +120,7 @@ func (d *DomU) create(ctx context.Context) error {
 		defer os.Remove(path)
 		overlays = append(overlays, filepath.Join(SharePath, name))
 	}
-	if err := dom0.WriteFile(ctx, base+".cfg", []byte(d.Config.xlConfig(base+".cpio")), 0o644); err != nil {
+	if err := dom0.WriteFile(ctx, base+".cfg", []byte(d.Config.xlConfig(base+".cpio", d.lab.options.CPUs)), 0o644); err != nil {
 		return err
 	}
 	// One archive in memory: libxl takes one file, and reads it page by page. With a

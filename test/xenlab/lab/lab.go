@@ -19,6 +19,7 @@ type Options struct {
 	RunDir     string // logs go here; made if missing
 	Agent      string // the agent's static binary
 	Daemon     string // the daemon's static binary
+	CPUs       int    // QEMU's: 1, or 2, which is 0 too: one for dom0 and one for all other domains
 	MemMiB     int    // QEMU's memory; 0 is 2048
 	Dom0MemMiB int    // dom0's share; 0 is 768. Save and restore need 1400 of 3400.
 	// Payload maps paths in dom0 to files of the host. They are in its initramfs.
@@ -28,6 +29,7 @@ type Options struct {
 }
 
 const (
+	defaultCPUs       = 2
 	defaultMemMiB     = 2048
 	defaultDom0MemMiB = 768
 	// runSpace is what a boot writes before anybody does anything.
@@ -54,6 +56,9 @@ const guestOverlay = "/lab/guest.cpio"
 
 // Boot starts Xen and waits for dom0. QEMU ends with ctx, and with Close.
 func Boot(ctx context.Context, o Options) (*Lab, error) {
+	if o.CPUs == 0 {
+		o.CPUs = defaultCPUs
+	}
 	if o.MemMiB == 0 {
 		o.MemMiB = defaultMemMiB
 	}

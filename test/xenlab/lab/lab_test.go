@@ -21,13 +21,14 @@ kernel="/boot/vmlinux"
 ramdisk="/tmp/u1.cpio"
 memory=256
 vcpus=1
-cpus="1-7"
+tsc_mode="native"
 cmdline="` + kernelArgs + ` labmods=xen-netfront"
 on_crash="preserve"
 vif=['mac=00:16:3e:00:05:00,bridge=xenbr0,script=vif-lab', 'mac=00:16:3e:11:22:33,bridge=br1,script=vif-lab,backend=driver,rate=10Mb/s@50ms,mtu=9000']
+cpus="1-7"
 extra=1
 `
-	if got := c.xlConfig("/tmp/u1.cpio"); got != want {
+	if got := c.xlConfig("/tmp/u1.cpio", 2); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -38,8 +39,10 @@ func TestADebianHasItsDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.disk = "/dev/vdb"
-	if got := c.xlConfig("x"); c.MemMiB != defaultDebianMemMiB || !strings.Contains(got, "\ndisk=['phy:/dev/vdb,xvda,w,script=block-lab']\n") || !strings.Contains(got, "\nvif=[]\n") {
+	if got := c.xlConfig("x", 1); c.MemMiB != defaultDebianMemMiB || !strings.Contains(got, "\ndisk=['phy:/dev/vdb,xvda,w,script=block-lab']\n") || !strings.Contains(got, "\nvif=[]\n") {
 		t.Errorf("%d MiB, %s", c.MemMiB, got)
+	} else if strings.Contains(got, "\ncpus=") {
+		t.Errorf("it may not have the only CPU: %s", got)
 	}
 }
 

@@ -44,7 +44,7 @@ func qemuArgs(o Options, initrd, share string) []string {
 	in := func(name string) string { return filepath.Join(o.Images, name) }
 	xen := fmt.Sprintf("%s dom0_mem=%dM,max:%[2]dM %s", xenArgs, o.Dom0MemMiB, o.XenArgs)
 	args := []string{
-		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-smp", "2", "-m", strconv.Itoa(o.MemMiB), "-machine", "q35",
+		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu, "-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.MemMiB), "-machine", "q35",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
 		"-kernel", in("xen"), "-append", strings.TrimSpace(xen),
@@ -55,9 +55,9 @@ func qemuArgs(o Options, initrd, share string) []string {
 		"-device", "virtio-serial-pci,disable-legacy=on", "-device", "virtserialport,chardev=agent,name=xenlab",
 	}
 	if disk := in("debian.img"); fileExists(disk) {
-		// What guests write is lost with QEMU.
+		// What guests write is lost with QEMU, and need not get to a disk of the host.
 		for i := range debianDisks {
-			args = append(args, "-drive", fmt.Sprintf("if=none,id=debian%d,format=raw,snapshot=on,file=%s", i, comma(disk)),
+			args = append(args, "-drive", fmt.Sprintf("if=none,id=debian%d,format=raw,snapshot=on,cache=unsafe,file=%s", i, comma(disk)),
 				"-device", fmt.Sprintf("virtio-blk-pci,drive=debian%d,disable-legacy=on", i))
 		}
 	}

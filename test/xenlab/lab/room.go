@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,10 +12,18 @@ import (
 // has translated.
 const qemuMemMiB = 1024
 
-// Room returns how many labs with so much memory, see Options, this machine has room for
-// at a time, one at least and at most want. If it is fewer it says why.
-func Room(want, memMiB int) (labs int, why string) {
-	return room(want, cmp.Or(memMiB, defaultMemMiB)+qemuMemMiB, runtime.GOMAXPROCS(0), availableMiB())
+// Room returns how many labs this machine has room for at a time, one at least and at
+// most want, and how many CPUs each gets. If it is fewer labs it says why.
+func Room(want int) (labs, cpus int, why string) {
+	labs, why = room(want, defaultMemMiB+qemuMemMiB, runtime.GOMAXPROCS(0), availableMiB())
+	return labs, cpusEach(labs, runtime.GOMAXPROCS(0)), why
+}
+
+// cpusEach is for labs at a time on a machine with so many CPUs. Emulated CPUs that have
+// to share a real one spin in Xen's locks until the one that holds the lock has its turn:
+// that took up to a third of the time. What a second one gains a lab is less.
+func cpusEach(labs, cpus int) int {
+	return min(max(1, cpus/labs), defaultCPUs)
 }
 
 // room is Room for labs of eachMiB on a machine with so many CPUs and so much memory, 0 if

@@ -27,6 +27,16 @@ func TestAMachineGetsNoMoreLabsThanItHasRoomFor(t *testing.T) {
 	}
 }
 
+func TestNoMoreCPUsAreEmulatedThanThereAre(t *testing.T) {
+	for _, c := range []struct{ labs, cpus, want int }{
+		{1, 1, 1}, {1, 2, 2}, {2, 2, 1}, {2, 3, 1}, {2, 4, 2}, {3, 2, 1}, {1, 64, 2},
+	} {
+		if got := cpusEach(c.labs, c.cpus); got != c.want {
+			t.Errorf("%d labs on %d CPUs: %d each, want %d", c.labs, c.cpus, got, c.want)
+		}
+	}
+}
+
 func TestTheFreeMemoryIsKnown(t *testing.T) {
 	if mib := availableMiB(); mib < 1 || mib > 1<<30 {
 		t.Errorf("%d MiB", mib)

@@ -68,9 +68,9 @@ func (v *VifConfig) spec() string {
 	return strings.Join(parts, ",")
 }
 
-// xlConfig is the domU as xl.cfg(5) has it. A crashed one is preserved, so that its
-// rings can be looked at.
-func (c *DomUConfig) xlConfig(ramdisk string) string {
+// xlConfig is the domU as xl.cfg(5) has it, for a Xen with so many CPUs. A crashed one
+// is preserved, so that its rings can be looked at.
+func (c *DomUConfig) xlConfig(ramdisk string, cpus int) string {
 	var vifs []string
 	for i := range c.Vifs {
 		vifs = append(vifs, "'"+c.Vifs[i].spec()+"'")
@@ -82,13 +82,15 @@ func (c *DomUConfig) xlConfig(ramdisk string) string {
 		`ramdisk="` + ramdisk + `"`,
 		`memory=` + strconv.Itoa(c.MemMiB),
 		`vcpus=` + strconv.Itoa(c.VCPUs),
-		`cpus="1-7"`, // CPU 0 is dom0's
 		// Xen does not trust the emulated TSC to be invariant, as a real machine's is, and
 		// would trap each read of it.
 		`tsc_mode="native"`,
 		`cmdline="` + strings.TrimSpace(kernelArgs+" "+c.KernelArgs) + `"`,
 		`on_crash="preserve"`,
 		`vif=[` + strings.Join(vifs, ", ") + `]`,
+	}
+	if cpus > 1 {
+		lines = append(lines, `cpus="1-7"`) // CPU 0 is dom0's
 	}
 	if c.Image == ImageDebian {
 		lines = append(lines, `disk=['phy:`+c.disk+`,xvda,w,script=block-lab']`)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,17 +25,43 @@ const (
 	holderSocket = "xnetfrontd-hold.socket"
 )
 
-// buildDeb builds the project's package with this version, and returns its file.
+// buildDeb builds the project's package with this version, unless a scenario of this run
+// has done so, and returns its file.
 func buildDeb(t *T, version string) string {
-	cmd := exec.CommandContext(t.Context(), filepath.Join(t.runner.Source, "deploy", "packages", "build.sh"), t.Dir(), "amd64", "deb", version)
-	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-	}
+	path, err := t.runner.packages.get(version, func() (string, error) {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(t.runner.Source, "deploy", "packages", "build.sh"), t.Dir(), "amd64", "deb", version)
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		}
+		return strings.TrimSpace(string(out)), err
+	})
 	t.NoError(err, "build the package")
 	t.Logf("package %s is built", version)
-	return strings.TrimSpace(string(out))
+	return path
+}
+
+// packages are those that were built in a run, by their version.
+type packages struct {
+	mu    sync.Mutex
+	built map[string]func() (path string, err error)
+}
+
+// get is build's result for this version. Build is called once for each; who comes
+// meanwhile waits for it.
+func (p *packages) get(version string, build func() (string, error)) (path string, err error) {
+	p.mu.Lock()
+	once, ok := p.built[version]
+	if !ok {
+		once = sync.OnceValues(build)
+		if p.built == nil {
+			p.built = map[string]func() (string, error){}
+		}
+		p.built[version] = once
+	}
+	p.mu.Unlock()
+	return once()
 }
 
 // debian is a guest with systemd, in which the daemon is a unit and serves vif 0.

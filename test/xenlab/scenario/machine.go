@@ -18,8 +18,8 @@ const (
 
 // machine is a lab that runs scenarios, one after the other. One goroutine uses it.
 type machine struct {
-	runner             *Runner
-	memMiB, dom0MemMiB int // what the lab must have
+	runner *Runner
+	cpus   int // what the lab gets
 
 	lab        *lab.Lab
 	shared     *lab.DomU
@@ -64,7 +64,7 @@ func (m *machine) ensureLab(ctx context.Context) error {
 		}
 	}
 	begun := time.Now()
-	l, err := m.runner.Boot(ctx, m.memMiB, m.dom0MemMiB)
+	l, err := m.runner.Boot(ctx, m.cpus)
 	if err != nil {
 		return err
 	}

@@ -16,10 +16,10 @@ import (
 
 // Runner runs scenarios, in one lab one after the other, or in several labs at a time.
 type Runner struct {
-	// Boot boots a lab, with at least this memory. It is called for the first scenario of
-	// each lab, and again after one that has brought Xen or dom0 down; by several
-	// goroutines if Boots is more than one.
-	Boot    func(ctx context.Context, memMiB, dom0MemMiB int) (*lab.Lab, error)
+	// Boot boots a lab with so many CPUs. It is called for the first scenario of each lab,
+	// and again after one that has brought Xen or dom0 down; by several goroutines if Boots
+	// is more than one.
+	Boot    func(ctx context.Context, cpus int) (*lab.Lab, error)
 	Boots   int // labs at a time, if the machine has room for them; 0 is 1
 	Out     io.Writer
 	Source  string // root of the sources, for what a scenario builds of them
@@ -31,6 +31,7 @@ type Runner struct {
 	Passed, Failed int
 
 	machines []*machine
+	packages packages
 
 	mu sync.Mutex // for the two counts, and for lines that go to Out
 }
@@ -46,11 +47,7 @@ func (r *Runner) Lab() *lab.Lab {
 // Run runs scenarios and prints a line for each when it ends. It returns an error if a
 // lab does not boot, which others survive, or ctx ends: the rest did not run then.
 func (r *Runner) Run(ctx context.Context, all []Scenario) error {
-	mem, dom0Mem := 0, 0
-	for _, s := range all {
-		mem, dom0Mem = max(mem, s.MemMiB), max(dom0Mem, s.Dom0MemMiB)
-	}
-	labs, why := lab.Room(max(1, min(r.Boots, len(all))), mem)
+	labs, cpus, why := lab.Room(max(1, min(r.Boots, len(all))))
 	if why != "" {
 		r.printf("%s\n", why)
 	}
@@ -58,7 +55,7 @@ func (r *Runner) Run(ctx context.Context, all []Scenario) error {
 	errs := make([]error, labs)
 	var running sync.WaitGroup
 	for i := range labs {
-		m := &machine{runner: r, memMiB: mem, dom0MemMiB: dom0Mem}
+		m := &machine{runner: r, cpus: cpus}
 		r.machines = append(r.machines, m)
 		running.Go(func() { errs[i] = m.serve(ctx, waiting) })
 	}

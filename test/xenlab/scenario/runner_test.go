@@ -54,7 +54,7 @@ func TestALabThatDoesNotBootEndsTheRunWithItsReason(t *testing.T) {
 	broken := errors.New("no boot")
 	var boots atomic.Int32
 	var out strings.Builder
-	r := &Runner{Boots: 2, Out: &out, Boot: func(context.Context, int, int) (*lab.Lab, error) {
+	r := &Runner{Boots: 2, Out: &out, Boot: func(context.Context, int) (*lab.Lab, error) {
 		boots.Add(1)
 		return nil, broken
 	}}
@@ -77,7 +77,7 @@ func TestAnInterruptedRunSaysSoOnce(t *testing.T) {
 	why := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var out strings.Builder
-	r := &Runner{Boots: 2, Out: &out, Boot: func(ctx context.Context, _, _ int) (*lab.Lab, error) {
+	r := &Runner{Boots: 2, Out: &out, Boot: func(ctx context.Context, _ int) (*lab.Lab, error) {
 		cancel(why)
 		<-ctx.Done()
 		return nil, ctx.Err()

@@ -21,10 +21,7 @@ type Scenario struct {
 	Proves  string        // one sentence, for the table in the docs
 	Timeout time.Duration // 0 is 10 minutes
 	Takes   time.Duration // about, on a quiet machine: the longest ones begin first
-	// MemMiB and Dom0MemMiB are what the lab must have for it, see lab.Options. The one
-	// boot for all has the most that one of them wants.
-	MemMiB, Dom0MemMiB int
-	Run                func(t *T)
+	Run     func(t *T)
 }
 
 // T is one execution of a scenario. Fatalf, Require and NoError, and what calls them,
