@@ -93,7 +93,12 @@ func TestWorkerThatIsStuckMakesOthersLookStuckInADump(t *testing.T) {
 	defer cancel()
 	stuck, well := idleWorker(t), idleWorker(t)
 	go func() {
-		_, _ = well.poll.wait(0)
+		_ = well.poll.run(func(ready readiness) (next, time.Duration, error) {
+			if ready&readyWake == 0 {
+				return nextPark, 0, nil
+			}
+			return nextEnd, 0, nil
+		})
 		well.answerDump()
 		cancel() // by now the stuck one has used up all the time
 	}()

@@ -31,13 +31,25 @@ type poller struct {
 	conn   syscall.RawConn
 	wakeFD int
 	events [4]unix.EpollEvent
-	ready  readiness
-	check  func(fd uintptr) bool // made once, so that waiting allocates nothing
-	look   func(fd uintptr)
+	armed  bool // a time-out was set
 
 	waking sync.Mutex // held while wakeFD is written to by others, or closed
 	closed bool
 }
+
+// turn is a worker's look at all that it has, knowing what has become ready: its work.
+// It says what is next, and when it parks, for how long at most: 0 is for ever.
+type turn func(ready readiness) (n next, pause time.Duration, err error)
+
+// next is what comes after a turn.
+type next int
+
+const (
+	nextPark  next = iota // a turn when something becomes ready, or has since this one was called
+	nextLook              // a turn at once, with what is ready
+	nextAgain             // a turn at once
+	nextEnd
+)
 
 func newPoller() (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -63,19 +75,6 @@ func newPoller() (*poller, error) {
 		p.close()
 		return nil, fmt.Errorf("set up worker epoll: %w", err)
 	}
-	p.check = func(fd uintptr) bool {
-		for {
-			n, err := readyNow(fd, p.events[:])
-			if err == unix.EINTR {
-				continue
-			}
-			for i := range max(n, 0) {
-				p.ready |= readiness(p.events[i].Fd)
-			}
-			return n != 0
-		}
-	}
-	p.look = func(fd uintptr) { p.check(fd) }
 	return p, nil
 }
 
@@ -90,45 +89,84 @@ func (p *poller) add(fd int, what readiness, flags uint32) error {
 	return err
 }
 
-// wait parks until something is ready, for at most timeout if that is above zero.
-func (p *poller) wait(timeout time.Duration) (readiness, error) {
-	p.ready = 0
-	if timeout > 0 {
-		if err := p.file.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-			return 0, fmt.Errorf("set deadline: %w", err)
+// run calls t until it ends or fails.
+//
+// The turns run inside of the callback of the instance's Read. That is what saves the
+// look that would otherwise be needed before each park: Go's netpoller forgets what has
+// become ready when Read begins and when it wakes, and not while the callback runs, so
+// what becomes ready during a turn, which that has perhaps not seen, ends the park.
+func (p *poller) run(t turn) error {
+	var ended error
+	ready := readiness(0)
+	turns := func(fd uintptr) bool {
+		p.disarm()
+		now := ready | p.look(fd)
+		ready = 0
+		for {
+			n, pause, err := t(now)
+			switch {
+			case err != nil || n == nextEnd:
+				ended = err
+				return true
+			case n == nextPark:
+				ended = p.arm(pause)
+				return ended != nil
+			case n == nextLook:
+				now = p.look(fd)
+			default:
+				now = 0
+			}
 		}
-		defer p.file.SetReadDeadline(time.Time{})
 	}
-	err := p.conn.Read(p.check)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return readyTimeout, nil
+	for {
+		err := p.conn.Read(turns)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			if err != nil {
+				err = fmt.Errorf("wait: %w", err)
+			}
+			return errors.Join(ended, err)
+		}
+		p.disarm()
+		ready = readyTimeout
 	}
-	if err != nil {
-		return 0, fmt.Errorf("wait: %w", err)
-	}
-	return p.drained(), nil
 }
 
-// peek is wait that does not wait.
-func (p *poller) peek() (readiness, error) {
-	p.ready = 0
-	err := p.conn.Control(p.look)
-	if err != nil {
-		return 0, fmt.Errorf("look at descriptors: %w", err)
+// look is what is ready now. A wake-up is taken: the next one is a new one.
+func (p *poller) look(epoll uintptr) (ready readiness) {
+	n, err := readyNow(epoll, p.events[:])
+	for err == unix.EINTR {
+		n, err = readyNow(epoll, p.events[:])
 	}
-	return p.drained(), nil
-}
-
-// drained is what is ready, after the wake-up was taken: the next one is a new one.
-func (p *poller) drained() readiness {
-	if p.ready&readyWake != 0 {
+	for i := range max(n, 0) {
+		ready |= readiness(p.events[i].Fd)
+	}
+	if ready&readyWake != 0 {
 		var b [8]byte
 		unix.Read(p.wakeFD, b[:])
 	}
-	return p.ready
+	return ready
 }
 
-// wake makes wait return. Any goroutine may call it; after close it does nothing. Who asks
+// arm has a park end after pause, if that is above zero.
+func (p *poller) arm(pause time.Duration) error {
+	if pause <= 0 {
+		return nil
+	}
+	p.armed = true
+	if err := p.file.SetReadDeadline(time.Now().Add(pause)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	return nil
+}
+
+func (p *poller) disarm() {
+	if p.armed {
+		p.armed = false
+		_ = p.file.SetReadDeadline(time.Time{}) // fails only on a file that is closed
+	}
+}
+
+// wake makes for a turn. Any goroutine may call it; after close it does nothing. Who asks
 // a worker for something has it from a list that its connection may have left since, and
 // by then the descriptor's number can be that of another file.
 func (p *poller) wake() {

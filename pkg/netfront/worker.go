@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -107,64 +108,54 @@ func (w *worker) start(failed func(error)) {
 	}()
 }
 
-func (w *worker) run() error {
-	more := true // look once before the first event
-	for {
-		ready, err := w.wait(more)
-		if err != nil {
-			return err
-		}
-		c := w.control.Swap(0)
-		if c&controlStop != 0 {
-			w.publish()
-			return nil
-		}
-		if c&controlPing != 0 {
-			select {
-			case w.pong <- struct{}{}:
-			default: // who asked before did not wait for it
-			}
-		}
-		if c&controlKick != 0 {
-			if err := w.kick(); err != nil {
-				return err
-			}
-		}
-		event := false
-		if ready&readyPort != 0 {
-			n, err := w.events.Read(w.ports[w.pending:])
-			if err != nil {
-				return fmt.Errorf("read events: %w", err)
-			}
-			w.pending += n
-			event = n > 0
-			crashPoint(crashEventRead)
-		}
-		worked, m, err := w.service(ready)
-		more = m
-		w.publish()
-		if c&controlDump != 0 {
-			w.answerDump()
-		}
-		if err != nil {
-			return err // and the ports stay masked: a broken backend cannot storm
-		}
-		if err := w.writeBack(event, worked, ready); err != nil {
-			return err
-		}
-	}
-}
+func (w *worker) run() error { return w.poll.run(w.turn) }
 
-// wait parks until there is something to do. With more it only looks, and only if
-// one queue's work could hide the other's.
-func (w *worker) wait(more bool) (readiness, error) {
-	if !more {
-		return w.poll.wait(w.pause())
+// turn does what there is to do.
+func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) {
+	c := w.control.Swap(0)
+	if c&controlStop != 0 {
+		w.publish()
+		return nextEnd, 0, nil
 	}
-	if w.tx != nil && w.rx != nil {
-		return w.poll.peek()
+	if c&controlPing != 0 {
+		select {
+		case w.pong <- struct{}{}:
+		default: // who asked before did not wait for it
+		}
 	}
-	return 0, nil
+	if c&controlKick != 0 {
+		if err := w.kick(); err != nil {
+			return nextEnd, 0, err
+		}
+	}
+	event := false
+	if ready&readyPort != 0 {
+		n, err := w.events.Read(w.ports[w.pending:])
+		if err != nil {
+			return nextEnd, 0, fmt.Errorf("read events: %w", err)
+		}
+		w.pending += n
+		event = n > 0
+		crashPoint(crashEventRead)
+	}
+	worked, more, err := w.service(ready)
+	w.publish()
+	if c&controlDump != 0 {
+		w.answerDump()
+	}
+	if err != nil {
+		return nextEnd, 0, err // and the ports stay masked: a broken backend cannot storm
+	}
+	if err := w.writeBack(event, worked, ready); err != nil {
+		return nextEnd, 0, err
+	}
+	switch {
+	case !more:
+		return nextPark, w.pause(), nil
+	case w.tx != nil && w.rx != nil:
+		return nextLook, 0, nil // one queue's work could hide the other's
+	}
+	return nextAgain, 0, nil
 }
 
 // service lets the queues work. Worked says that one of them found something.
