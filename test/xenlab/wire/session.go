@@ -17,10 +17,11 @@ import (
 const (
 	// helloInterval is between two hellos. The line may be dead until a guest boots.
 	helloInterval = 250 * time.Millisecond
-	// longHello says that every n-th hello is as long as a frame can be. It gets the
-	// server's reader past a frame that was cut short, and its answer this side's. Not
-	// all are: what a guest has not read yet waits for it, and has to be read then.
-	longHello = 4
+	// longHello says that of so many hellos the first is as long as a frame can be. It gets
+	// the server's reader past a frame that was cut short, and its answer this side's. Not
+	// all are: what a guest that boots has not read yet waits for it, and its terminal echoes
+	// it, 16 bytes at a time.
+	longHello = 20
 	// patience is how long yamux lets a write to the line take. An emulated machine can
 	// stand still for long; callers have contexts.
 	patience = time.Hour
@@ -119,7 +120,7 @@ func (l *line) hello(ctx context.Context, welcome <-chan struct{}, ended <-chan 
 	defer again.Stop()
 	for n := 0; ; n++ {
 		f := frame{kind: kindHello, session: l.session}
-		if n%longHello == longHello-1 {
+		if n%longHello == 0 {
 			f.payload = make([]byte, maxPayload)
 		}
 		if err := l.out.write(f); err != nil {
