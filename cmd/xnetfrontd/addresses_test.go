@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +29,29 @@ func (m *machine) command(name string, args ...string) (output string, err error
 	}
 	err = cmd.Wait()
 	return out.String(), err
+}
+
+// askForNeighbours has the kernel send so many ARP requests through a link, which gets an
+// address for it, with time for a response to each.
+func (m *machine) askForNeighbours(link string, n int) {
+	m.t.Helper()
+	if out, err := m.command("ip", "addr", "add", "192.0.2.1/24", "dev", link); err != nil {
+		m.t.Fatal(out, err)
+	}
+	for i := range n {
+		err := m.space.Do(func() error {
+			c, err := net.Dial("udp", fmt.Sprintf("192.0.2.%d:9", 2+i))
+			if err != nil {
+				return err
+			}
+			_, err = c.Write([]byte("x"))
+			return errors.Join(err, c.Close())
+		})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // addresses are those of a link that somebody has given it.

@@ -24,8 +24,9 @@ const asUser = "XNETFRONTD_TEST_PRIVILEGE"
 const nobody = 65534
 
 // startAsUser runs one test of this package as systemd starts the daemon: as a user
-// with CAP_NET_ADMIN for all that it has, in a network namespace of its own. The
-// program is a static one, as the daemon is.
+// with CAP_NET_ADMIN for all that it has, in a network namespace of its own, and with a
+// /dev/net/tun that anybody may open, as udev makes it. The program is a static one, as
+// the daemon is.
 func startAsUser(t *testing.T, test string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -43,13 +44,16 @@ func startAsUser(t *testing.T, test string) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "-test.run", "^"+test+"$", "-test.v")
+	cmd := exec.Command("/bin/sh", "-euc", fmt.Sprintf(`mknod -m 666 tun c 10 200
+		mount --bind tun /dev/net/tun
+		exec setpriv --reuid=%[1]d --regid=%[1]d --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin \
+			%[2]s -test.run '^%[3]s$' -test.v`, nobody, program, test))
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), asUser+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWNET,
-		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
-		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
-		Pdeathsig:   unix.SIGKILL,
+		Cloneflags:   unix.CLONE_NEWNET,
+		Unshareflags: unix.CLONE_NEWNS, // what is mounted stays private
+		Pdeathsig:    unix.SIGKILL,
 	}
 	runtime.LockOSThread() // the signal comes when the thread ends
 	defer runtime.UnlockOSThread()
