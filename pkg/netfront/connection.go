@@ -281,7 +281,7 @@ func (d *Device) leave(b *bus) {
 	// its time, and the next owner would find keys of ours, and a state that says that
 	// somebody is there. A backend that was not waited for walks by itself when it sees
 	// Initialising.
-	if err := b.clear(ctx); err != nil && !errors.Is(err, errMoved) {
+	if err := b.clear(ctx); err != nil {
 		d.log.Warn("the vif was not left as the toolstack made it", problem(err), event(EventNotLeft))
 	}
 }

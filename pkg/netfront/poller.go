@@ -94,7 +94,9 @@ func (p *poller) add(fd int, what readiness, flags uint32) error {
 // The turns run inside of the callback of the instance's Read. That is what saves the
 // look that would otherwise be needed before each park: Go's netpoller forgets what has
 // become ready when Read begins and when it wakes, and not while the callback runs, so
-// what becomes ready during a turn, which that has perhaps not seen, ends the park.
+// what becomes ready during a turn, which that has perhaps not seen, ends the park. A
+// descriptor that wakes nobody while it is readable, as one of event channels, has to be
+// read until it is empty in the turn in which it was ready.
 func (p *poller) run(t turn) error {
 	var ended error
 	ready := readiness(0)

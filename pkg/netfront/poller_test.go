@@ -2,6 +2,7 @@ package netfront
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,6 +70,7 @@ func TestWhatBecomesReadyDuringATurnIsNotSleptOver(t *testing.T) {
 			return nextEnd, 0, nil
 		}
 		steps[i].make()
+		time.Sleep(2 * time.Millisecond) // the netpoller sees it before the park
 		i++
 		return nextPark, 0, nil
 	})
@@ -91,22 +93,22 @@ func TestParkEndsAfterItsPauseAndNoLaterOneDoes(t *testing.T) {
 		switch len(seen) {
 		case 1:
 			return nextPark, pause, nil
-		case 2: // a time-out that is over during a turn is not the next park's
+		case 2: // the wake-up ends the park, and the time-out is nobody's then
 			if took := time.Since(begun); took < pause {
 				t.Errorf("parked for %v, not %v", took, pause)
 			}
 			p.wake()
-			return nextPark, time.Nanosecond, nil
-		case 3, 4:
-			time.AfterFunc(5*pause, p.wake)
+			return nextPark, 10 * pause, nil
+		case 3:
+			time.AfterFunc(20*pause, p.wake)
 			return nextPark, 0, nil
 		}
 		return nextEnd, 0, nil
 	}); err != nil {
 		t.Error(err)
 	}
-	if len(seen) < 5 || seen[1] != readyTimeout || seen[len(seen)-1] != readyWake {
-		t.Errorf("ready was %b", seen)
+	if want := []readiness{0, readyTimeout, readyWake, readyWake}; !slices.Equal(seen, want) {
+		t.Errorf("ready was %b, want %b", seen, want)
 	}
 }
 

@@ -127,12 +127,20 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 // startWorker runs a worker on fake events until the test ends.
 func startWorker(t *testing.T, events *fakeEvents, tx *TxQueue, rx *RxQueue) *worker {
 	t.Helper()
+	return startWorkerOn(t, events, 1, tx, rx)
+}
+
+// startWorkerOn is startWorker on a file with so many ports.
+func startWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *TxQueue, rx *RxQueue) *worker {
+	t.Helper()
 	w, err := newWorker(events)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.bind(0); err != nil {
-		t.Fatal(err)
+	for range ports {
+		if _, err := w.bind(0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.tx, w.rx = tx, rx
 	w.start(func(err error) { t.Error(err) })
@@ -146,10 +154,42 @@ func startWorker(t *testing.T, events *fakeEvents, tx *TxQueue, rx *RxQueue) *wo
 	return w
 }
 
+// lateEvents is a file of two ports, of which the second is raised while the first is
+// being read.
+type lateEvents struct {
+	*fakeEvents
+	reading atomic.Bool
+}
+
+func (e *lateEvents) Read(ports []xen.Port) (int, error) {
+	if e.reading.CompareAndSwap(true, false) {
+		ports[0] = 1
+		return 1, nil // the descriptor is still readable, and nobody is woken again
+	}
+	return e.fakeEvents.Read(ports)
+}
+
+// Linux wakes who waits for event channels when a port is raised and none waits to be
+// read (evtchn_interrupt). A port that is raised while another is being read wakes
+// nobody, and none does after it until it is read: such a worker would sleep until the
+// watchdog's kick.
+func TestPortThatIsRaisedWhileAnotherIsReadIsNotSleptOver(t *testing.T) {
+	r := newRxRig(t, fullMaps)
+	events := &lateEvents{fakeEvents: newFakeEvents(t)}
+	events.reading.Store(true)
+	events.pending.Store(true) // the second port
+	w := startWorkerOn(t, events, 2, nil, r.q)
+	w.tell(controlPing)
+	<-w.pong
+	time.Sleep(5 * time.Millisecond) // until it is parked: what wakes it must be the event
+	events.wake()
+	waitFor(t, "both ports to be read and unmasked", func() bool { return !events.pending.Load() && events.unmasks.Load() == 2 })
+}
+
 // The descriptor can be readable though the only port is masked: the embedded Xen's
 // Notify marks the port first and writes the eventfd later. A worker that leaves the
-// port masked because of a storm must take that, too: it would spin, and never come
-// to the time-out that ends the pause.
+// port masked because of a storm must take that, too, and come to the time-out that
+// ends the pause.
 func TestStormPauseDoesNotSpinOnALateWakeUp(t *testing.T) {
 	r := newRxRig(t, fullMaps)
 	events := newFakeEvents(t)
@@ -159,8 +199,9 @@ func TestStormPauseDoesNotSpinOnALateWakeUp(t *testing.T) {
 		events.wake()
 		waitFor(t, "the event to be read", func() bool { return events.reads.Load() > i })
 	}
-	before := events.unmasks.Load()
+	before, reads := events.unmasks.Load(), events.reads.Load()
 	events.wake() // of an event that was read already
+	waitFor(t, "the late wake-up to be taken", func() bool { return events.reads.Load() > reads })
 	waitFor(t, "the port to be unmasked after the pause", func() bool { return events.unmasks.Load() > before })
 }
 

@@ -49,8 +49,7 @@ func newWorker(file xen.EventFile) (*worker, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	// The spare port is for events.Read, which gives the descriptor's readiness back
-	// only if it has room: a port that stays masked for a storm's pause must not keep
-	// the poller from sleeping.
+	// only if it has room, also while a port stays masked for a storm's pause.
 	w := &worker{poll: poll, events: file, ports: make([]xen.Port, 1), done: make(chan struct{}), pong: make(chan struct{}, 1)}
 	if err := poll.add(file.FD(), readyPort, 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for event channels: %w", err), w.close())
@@ -130,12 +129,9 @@ func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) 
 	}
 	event := false
 	if ready&readyPort != 0 {
-		n, err := w.events.Read(w.ports[w.pending:])
-		if err != nil {
-			return nextEnd, 0, fmt.Errorf("read events: %w", err)
+		if event, err = w.readEvents(); err != nil {
+			return nextEnd, 0, err
 		}
-		w.pending += n
-		event = n > 0
 		crashPoint(crashEventRead)
 	}
 	worked, more, err := w.service(ready)
@@ -156,6 +152,23 @@ func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) 
 		return nextLook, 0, nil // one queue's work could hide the other's
 	}
 	return nextAgain, 0, nil
+}
+
+// readEvents takes the ports that were delivered, until no other can be there: one that is
+// raised while another is read makes the descriptor readable without waking anybody (see
+// [xen.EventFile]), and a park is not preceded by a look.
+func (w *worker) readEvents() (event bool, err error) {
+	for {
+		n, err := w.events.Read(w.ports[w.pending:])
+		if err != nil {
+			return event, fmt.Errorf("read events: %w", err)
+		}
+		w.pending += n
+		event = event || n > 0
+		if n == 0 || w.pending == len(w.ports)-1 {
+			return event, nil
+		}
+	}
 }
 
 // service lets the queues work. Worked says that one of them found something.

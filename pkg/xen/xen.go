@@ -136,7 +136,9 @@ type Events interface {
 // may be called by any.
 type EventFile interface {
 	// FD is the descriptor to wait on (POLLIN). It is non-blocking, and owned by
-	// the EventFile.
+	// the EventFile. Linux wakes who waits for it when a port is raised and no other
+	// waits to be read, and only then (evtchn_interrupt): who waits for edges reads
+	// until there are no ports.
 	FD() int
 	// Bind allocates a port that remote may bind to (EVTCHNOP_alloc_unbound).
 	Bind(remote DomID) (Port, error)

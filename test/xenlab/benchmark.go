@@ -30,7 +30,8 @@ func (c *benchCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintln(e.err, "booting Xen, dom0 and a domU")
-	l, err := p.boot(e.ctx, 0)
+	_, cpus, _ := lab.Room(1)
+	l, err := p.boot(e.ctx, cpus)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,8 @@ func (c *shellCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintln(e.out, "booting Xen and dom0")
-	l, err := p.boot(e.ctx, 0)
+	_, cpus, _ := lab.Room(1)
+	l, err := p.boot(e.ctx, cpus)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type Options struct {
 	Daemon     string // the daemon's static binary
 	CPUs       int    // QEMU's: 1, or 2, which is 0 too: one for dom0 and one for all other domains
 	MemMiB     int    // QEMU's memory; 0 is 2048
-	Dom0MemMiB int    // dom0's share; 0 is 768. Save and restore need 1400 of 3400.
+	Dom0MemMiB int    // dom0's share; 0 is 768
 	// Payload maps paths in dom0 to files of the host. They are in its initramfs.
 	Payload  map[string]string
 	XenArgs  string // added to Xen's command line

@@ -88,7 +88,7 @@ func TestNetworkAttachGetsTheSameVif(t *testing.T) {
 }
 
 func TestQEMUGetsPathsAndArgumentsWithCommasWhole(t *testing.T) {
-	o := Options{Images: "/a,b", MemMiB: 2048, Dom0MemMiB: 768, Dom0Args: "x=1,2"}
+	o := Options{Images: "/a,b", CPUs: 1, MemMiB: 2048, Dom0MemMiB: 768, Dom0Args: "x=1,2"}
 	args := qemuArgs(o, "/run,1/initrd", "/run,1/share")
 	for _, want := range []string{
 		"/a,b/xen",
@@ -98,6 +98,9 @@ func TestQEMUGetsPathsAndArgumentsWithCommasWhole(t *testing.T) {
 		if !slices.Contains(args, want) {
 			t.Errorf("%q is not in %q", want, args)
 		}
+	}
+	if i := slices.Index(args, "-smp"); args[i+1] != "1" {
+		t.Errorf("QEMU emulates %s CPUs", args[i+1])
 	}
 	if i := slices.Index(args, "-append"); !strings.Contains(args[i+1], " dom0_mem=768M,max:768M") {
 		t.Errorf("Xen's command line is %q", args[i+1])

@@ -44,24 +44,25 @@ func buildDeb(t *T, version string) string {
 
 // packages are those that were built in a run, by their version.
 type packages struct {
-	mu    sync.Mutex
-	built map[string]func() (path string, err error)
+	mu    sync.Mutex // held while one is built: who comes meanwhile waits for it
+	paths map[string]string
 }
 
-// get is build's result for this version. Build is called once for each; who comes
-// meanwhile waits for it.
-func (p *packages) get(version string, build func() (string, error)) (path string, err error) {
+// get is the package with this version, built if it is not there.
+func (p *packages) get(version string, build func() (path string, err error)) (path string, err error) {
 	p.mu.Lock()
-	once, ok := p.built[version]
-	if !ok {
-		once = sync.OnceValues(build)
-		if p.built == nil {
-			p.built = map[string]func() (string, error){}
-		}
-		p.built[version] = once
+	defer p.mu.Unlock()
+	if path, ok := p.paths[version]; ok {
+		return path, nil
 	}
-	p.mu.Unlock()
-	return once()
+	if path, err = build(); err != nil {
+		return "", err
+	}
+	if p.paths == nil {
+		p.paths = map[string]string{}
+	}
+	p.paths[version] = path
+	return path, nil
 }
 
 // debian is a guest with systemd, in which the daemon is a unit and serves vif 0.
