@@ -19,6 +19,10 @@
 //   - that everything belongs to an open file: when the last process that has it
 //     open is gone, its grants, ports, watches and transactions end.
 //
+// What it does otherwise: a port that is raised wakes who waits for its file in any case.
+// Linux does so only if no other port of the file waits to be read, and by chance a port
+// is raised in the middle of that; a test of the worker has a file that does it each time.
+//
 // Each handle (gntalloc, gntdev, an EventFile, xenstore) is one socket to the
 // server, which is how the server learns of the end of a process. A handle's socket
 // can be passed to another process, which goes on with it: see
