@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/test/figures"
+	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -20,7 +21,7 @@ func fixture() *Result {
 	r := &Result{
 		When:    time.Date(2026, 11, 23, 14, 5, 9, 0, time.UTC),
 		Machine: figures.Machine{Kernel: "6.18.0", Processor: "some & <processor>", CPUs: 2, Arch: "amd64", Go: "go1.26.8", Revision: "1234567"},
-		Xen:     "4.20.0", Dom0: "6.12.1", Guest: "6.12.1", Pairs: 3, Seconds: 3,
+		Xen:     "4.20.0", Dom0: "6.12.1", Guest: "6.12.1", Type: lab.TypePV, Pairs: 3, Seconds: 3,
 	}
 	for _, m := range Metrics() {
 		all := Measured{Metric: m}

@@ -16,7 +16,7 @@ const meanTitle = "ping, mean"
 func (r *Result) Report(w io.Writer) error {
 	var b bytes.Buffer
 	m := r.Machine
-	fmt.Fprintf(&b, "xnetfrontd %s in a guest with Linux %s on Xen %s, dom0 with Linux %s,\n", m.Revision, r.Guest, r.Xen, r.Dom0)
+	fmt.Fprintf(&b, "xnetfrontd %s in a guest (%s) with Linux %s on Xen %s, dom0 with Linux %s,\n", m.Revision, r.Type, r.Guest, r.Xen, r.Dom0)
 	fmt.Fprintf(&b, "emulated on Linux %s, %d CPUs (%s, %s)\n", m.Kernel, m.CPUs, m.Processor, m.Arch)
 	fmt.Fprintf(&b, "%d pairs of samples of %d s, %s\n", r.Pairs, r.Seconds, r.When.Format("2006-01-02 15:04"))
 	r.reportRatios(&b)

@@ -17,6 +17,7 @@ type Result struct {
 	Xen     string          `json:"xen"`
 	Dom0    string          `json:"dom0_kernel"`
 	Guest   string          `json:"guest_kernel"`
+	Type    string          `json:"guest_type"` // see lab.DomUConfig
 	Pairs   int             `json:"pairs"`
 	Seconds int             `json:"seconds"` // of one sample
 	Metrics []Measured      `json:"metrics"`
@@ -64,6 +65,7 @@ func (r *Result) describe(ctx context.Context, l *lab.Lab, domU *lab.DomU) error
 		}
 		*q.to = strings.TrimSpace(out)
 	}
+	r.Type = domU.Config.Type
 	return nil
 }
 

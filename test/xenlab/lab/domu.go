@@ -20,6 +20,7 @@ type DomUConfig struct {
 	Name       string
 	MemMiB     int         // 0 is 256, and 512 for Debian; 224 is the least that works
 	VCPUs      int         // 0 is 1; more are not reliable under emulation
+	Type       string      // as xl.cfg(5) has it: TypePV, which is "" too, or TypePVH
 	Image      string      // "" is the small one; ImageDebian has systemd and a full userland
 	KernelArgs string      // added to the command line; labmods=a,b loads modules at boot
 	Vifs       []VifConfig // none is none

@@ -7,6 +7,11 @@ import (
 )
 
 const (
+	// TypePV guests call Xen for each system call of a process of theirs, TypePVH ones use
+	// the processor's virtualization, which QEMU emulates too.
+	TypePV  = "pv"
+	TypePVH = "pvh"
+
 	// ImageDebian is a Debian with systemd, on a disk of its own, which is as it was built.
 	ImageDebian = "debian"
 
@@ -29,6 +34,9 @@ func (c *DomUConfig) complete(n int) error {
 		c.MemMiB = defaultDomUMemMiB
 	case c.MemMiB < leastDomUMemMiB:
 		return fmt.Errorf("%d MiB: the initramfs needs %d", c.MemMiB, leastDomUMemMiB)
+	}
+	if c.Type == "" {
+		c.Type = TypePV
 	}
 	if c.VCPUs == 0 {
 		c.VCPUs = 1
@@ -77,7 +85,7 @@ func (c *DomUConfig) xlConfig(ramdisk string, cpus int) string {
 	}
 	lines := []string{
 		`name="` + c.Name + `"`,
-		`type="pv"`,
+		`type="` + c.Type + `"`,
 		`kernel="/boot/vmlinux"`,
 		`ramdisk="` + ramdisk + `"`,
 		`memory=` + strconv.Itoa(c.MemMiB),

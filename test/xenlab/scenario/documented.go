@@ -46,6 +46,7 @@ func elsewhere() map[string]proof {
 		"make bench-xen":                                 {"test/xenlab/scenario/benchmark.go", "bench."},
 		`make bench-xen BENCH="--quick --only tcp,ping"`: {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
 		`make bench-xen BENCH="--pairs 10 --check"`:      {"", "it takes half an hour and needs a machine that does nothing else"},
+		`make bench-xen BENCH="--guest pvh"`:             {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
 		"make xen-shell":                                 {"", "it is for a person at a terminal"},
 	}
 }
