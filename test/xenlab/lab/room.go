@@ -21,7 +21,7 @@ func Room(want int) (labs, cpus int, why string) {
 
 // cpusEach is for labs at a time on a machine with so many CPUs. Emulated CPUs that have
 // to share a real one spin in Xen's locks until the one that holds the lock has its turn:
-// that took up to a third of the time. What a second one gains a lab is less.
+// that took up to 40 % of the time. What a second one gains a lab is less.
 func cpusEach(labs, cpus int) int {
 	return min(max(1, cpus/labs), defaultCPUs)
 }
