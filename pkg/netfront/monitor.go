@@ -16,7 +16,8 @@ const maxRebinds = 16
 // monitor waits for the end of a connection, and sees the backend through a rebind.
 // Attached says whether the backend is Connected now, fresh that it became so just now.
 func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached, fresh bool) error {
-	dog := newWatchdog(pairs, fresh, patience(ctx, b.store, b.backend, d.stallAfter), d.log)
+	credit := creditPeriod(ctx, b.store, b.backend)
+	dog := newWatchdog(pairs, fresh, credit, d.stallAfter, d.log)
 	look := time.NewTicker(dog.every())
 	defer look.Stop()
 	if !attached {
@@ -67,7 +68,7 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				if err := d.checkWanted(ctx, b); err != nil {
 					return err
 				}
-				dog = newWatchdog(pairs, true, dog.patience, d.log)
+				dog = newWatchdog(pairs, true, credit, d.stallAfter, d.log)
 				look.Reset(dog.every())
 			}
 		}

@@ -17,8 +17,9 @@ import (
 const (
 	// firstLook is how often a fresh connection is looked at until the backend has shown
 	// that it listens. Frames that are untouched at two looks get the backend kicked, at
-	// the third the connection is given up. Linux netback can lose its first event when
-	// both directions share a channel, and then never looks at tx again.
+	// the third the connection is given up; both are later by what the backend may wait for
+	// credit. Linux netback can lose its first event when both directions share a channel,
+	// and then looks at tx once, when its interface comes up, and never again.
 	firstLook = time.Second
 	// laterLook is how often a connection is looked at after that.
 	laterLook = 5 * time.Second
@@ -40,14 +41,17 @@ var errStalled = errors.New("nothing moves on the ring")
 type watchdog struct {
 	log      *zap.Logger
 	patience time.Duration // see stallAfter
+	credit   time.Duration // see creditPeriod
 	queues   []queueWatch
 }
 
 // queueWatch is what is known of one pair.
 type queueWatch struct {
 	p      *pair
-	from   uint32 // the request at which the backend begins
-	strike int    // looks at which no request had been touched; -1 when the backend is alive
+	strike int    // looks at which requests were left alone; -1 when the backend is alive
+	seen   uint32 // requests that the backend had looked at
+	looked bool   // it has looked since it attached
+	proof  uint32 // requests that were there at the first sign of that
 	tx, rx ringWatch
 	late   int // looks at which a frame had been without an answer for too long
 }
@@ -59,15 +63,14 @@ type ringWatch struct {
 	kicked             bool
 }
 
-// newWatchdog watches from now on. A backend that has just attached begins where the
-// responses end: at the first request, or after a rebind behind the last one answered.
-// Fresh is false for one that has been at work before.
-func newWatchdog(pairs []*pair, fresh bool, patience time.Duration, log *zap.Logger) *watchdog {
-	w := &watchdog{log: log, patience: patience, queues: make([]queueWatch, len(pairs))}
+// newWatchdog watches from now on. Fresh is false for a backend that has been at work
+// before, credit what creditPeriod says, and least the patience that is enough without.
+func newWatchdog(pairs []*pair, fresh bool, credit, least time.Duration, log *zap.Logger) *watchdog {
+	w := &watchdog{log: log, patience: max(least, 4*credit), credit: credit, queues: make([]queueWatch, len(pairs))}
 	now := time.Now()
 	for i, p := range pairs {
 		q := &w.queues[i]
-		*q = queueWatch{p: p, from: p.tx.ring.Header().RspProd, tx: ringWatch{since: now}, rx: ringWatch{since: now}}
+		*q = queueWatch{p: p, seen: p.tx.ring.Header().Seen(), tx: ringWatch{since: now}, rx: ringWatch{since: now}}
 		if !fresh {
 			q.strike = -1
 		}
@@ -90,7 +93,7 @@ func (w *watchdog) every() time.Duration {
 func (w *watchdog) look(now time.Time) error {
 	for i := range w.queues {
 		q := &w.queues[i]
-		err := q.fresh()
+		err := q.fresh(int(w.credit / firstLook))
 		if err == nil {
 			// The tx queue takes responses when it needs maps, and not before.
 			err = w.moves(q, "tx", &q.tx, now, q.p.tx.ring.Header(), q.p.tx.consumed.Load(), q.p.tx.waits.Load())
@@ -124,21 +127,31 @@ func (w *watchdog) unanswered(q *queueWatch) {
 	}
 }
 
-// fresh looks at a pair whose backend has not shown itself. A request that was there at
-// one look and is untouched at the next gets a kick; at the one after that the
-// connection is given up.
-func (q *queueWatch) fresh() error {
-	switch {
-	case q.strike < 0:
+// fresh looks at a pair whose backend has not shown itself. It has when it looked at a
+// request that was not there yet when it was first seen to look: that one look, at what
+// had come before, takes no event. A request that was there at one look and is untouched
+// at the next gets a kick; at the one after that the connection is given up. More is for
+// how many looks more it is waited for.
+func (q *queueWatch) fresh(more int) error {
+	if q.strike < 0 {
 		return nil
-	case q.p.tx.ring.BackendSeen(q.from + 1):
+	}
+	seen, published := q.p.tx.ring.Header().Seen(), q.p.tx.requests.Load()
+	switch {
+	case q.looked && int32(seen-q.proof) > 0:
 		q.strike = -1
 		return nil
-	case q.p.tx.requests.Load() == q.from:
+	case seen != q.seen:
+		q.seen, q.strike = seen, 0
+		if !q.looked {
+			q.looked, q.proof = true, published
+		}
+		return nil
+	case seen == published:
 		return nil
 	}
 	q.strike++
-	switch q.strike {
+	switch q.strike - more {
 	case 2:
 		q.p.txWorker().tell(controlKick)
 	case 3:
@@ -169,19 +182,20 @@ func (w *watchdog) moves(q *queueWatch, name string, r *ringWatch, now time.Time
 	return nil
 }
 
-// patience is how long a ring may stand still: longer for a backend that the toolstack
-// told to hand out credit in large portions (its node rate: bytes,microseconds).
-func patience(ctx context.Context, s xenstore.Operations, backend string, least time.Duration) time.Duration {
+// creditPeriod is how long a backend that the toolstack told to limit its guest's rate
+// (its node rate: bytes,microseconds) can let requests wait for the next portion; 0 if it
+// has no limit.
+func creditPeriod(ctx context.Context, s xenstore.Operations, backend string) time.Duration {
 	v, err := s.Read(ctx, backend+"/rate")
 	if err != nil {
-		return least
+		return 0
 	}
 	_, period, _ := strings.Cut(v, ",")
 	n, err := strconv.ParseUint(strings.TrimSpace(period), 10, 32)
 	if err != nil {
-		return least
+		return 0
 	}
-	return max(least, 4*time.Duration(n)*time.Microsecond)
+	return time.Duration(n) * time.Microsecond
 }
 
 // Alive asks every worker that runs for a sign of life, and fails if one of them does not

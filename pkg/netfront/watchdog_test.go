@@ -108,12 +108,118 @@ func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
 	ctx, back := context.Background(), w.dev.Status().Backend
 	w.eventually("the backend's path", func() bool { back = w.dev.Status().Backend; return back != "" })
 	for rate, want := range map[string]time.Duration{
-		"": time.Second, "1000000,50000": time.Second, "10,1000000": 4 * time.Second, "x": time.Second, "1,x": time.Second,
+		"": 0, "1000000,50000": 50 * time.Millisecond, "10,1000000": time.Second, "x": 0, "1,x": 0,
 	} {
 		w.check(w.server.Toolstack().Write(ctx, back+"/rate", rate))
-		if got := patience(ctx, w.front.Store(), back, time.Second); got != want {
-			t.Errorf("rate %q: %v, want %v", rate, got, want)
+		credit := creditPeriod(ctx, w.front.Store(), back)
+		if credit != want {
+			t.Errorf("rate %q: %v, want %v", rate, credit, want)
 		}
+		if got := newWatchdog(nil, true, credit, time.Second, nil).patience; got != max(time.Second, 4*want) {
+			t.Errorf("rate %q: patience %v", rate, got)
+		}
+	}
+}
+
+// freshRig is a tx queue whose backend has just attached, under the watchdog's eyes.
+type freshRig struct {
+	*txRig
+	watch queueWatch
+	kicks int
+}
+
+func newFreshRig(t *testing.T) *freshRig {
+	r := &freshRig{txRig: newTxRig(t, AllFeatures(), 16)}
+	poll, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(poll.close)
+	p := &pair{tx: r.q, workers: []*worker{{poll: poll}}}
+	r.watch = newWatchdog([]*pair{p}, true, 0, time.Second, nil).queues[0]
+	return r
+}
+
+// send publishes one frame more.
+func (r *freshRig) send() {
+	r.feed(tap.VirtioHeader{}, mark(100, 1))
+	r.service()
+	r.q.publish()
+}
+
+// serve lets the backend look at all there is.
+func (r *freshRig) serve() {
+	r.take()
+	r.back.NotifyAfter(1)
+}
+
+// look is the watchdog's, with more looks to wait.
+func (r *freshRig) look(more int) error {
+	err := r.watch.fresh(more)
+	if r.watch.p.workers[0].control.Swap(0)&controlKick != 0 {
+		r.kicks++
+	}
+	return err
+}
+
+// A backend whose first event is lost looks at the ring when its interface comes up. That
+// shows nothing of what it will do with what is sent from then on.
+func TestFirstLookOfABackendPassesForASignOfLife(t *testing.T) {
+	for _, sent := range []int{0, 1, 5} {
+		r := newFreshRig(t)
+		for range sent {
+			r.send()
+		}
+		r.serve()
+		for range 4 {
+			if err := r.look(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.send()
+		var err error
+		looks := 0
+		for ; err == nil && looks < 10; looks++ {
+			err = r.look(0)
+		}
+		if !errors.Is(err, errNoProgress) || looks != 3 || r.kicks != 1 {
+			t.Errorf("after %d frames: %v after %d looks and %d kicks", sent, err, looks, r.kicks)
+		}
+	}
+}
+
+// With frames that come all the time, its first look can be seen as two.
+func TestBackendThatGoesOnLookingIsGivenUp(t *testing.T) {
+	r := newFreshRig(t)
+	for i := range 10 {
+		r.send()
+		if err := r.look(0); err != nil {
+			t.Fatal(err)
+		}
+		if dead := r.watch.strike >= 0; dead != (i < 3) {
+			t.Errorf("look %d: strike %d", i, r.watch.strike)
+		}
+		r.serve()
+	}
+	if r.kicks != 0 {
+		t.Errorf("%d kicks", r.kicks)
+	}
+}
+
+// Out of credit netback looks again when it gets the next portion.
+func TestBackendOutOfCreditIsGivenUp(t *testing.T) {
+	r := newFreshRig(t)
+	for range 2 {
+		r.send()
+		for range 4 {
+			if err := r.look(3); err != nil || r.kicks != 0 {
+				t.Fatalf("%v, %d kicks, strike %d", err, r.kicks, r.watch.strike)
+			}
+		}
+		r.serve()
+	}
+	if err := r.look(3); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -122,13 +122,5 @@ func (f *Front[S]) NotifyAfter(n uint32) (ready bool) {
 	return waiting >= n && waiting != 0
 }
 
-// BackendSeen tells whether the backend has looked at requests up to index: it has
-// asked to be notified of a later one, or has answered it. Both words are the
-// backend's own claim, good for a diagnosis and nothing else.
-func (f *Front[S]) BackendSeen(index uint32) bool {
-	h := f.header()
-	return int32(h.ReqEvent-index) > 0 || int32(h.RspProd-index) >= 0
-}
-
 // Header reads the shared words.
 func (f *Front[S]) Header() Header { return f.header() }

@@ -107,13 +107,23 @@ func passed(event, from, to uint32) bool {
 	return to-event < to-from
 }
 
-// Header is a reading of the four shared words, for dumps and for tests. Nothing
-// may be decided by it: each word is read by itself.
+// Header is a reading of the four shared words, for dumps, for tests and for a diagnosis.
+// Nothing that must be right may be decided by it: each word is read by itself, and two
+// of them are the other end's own claim.
 type Header struct {
 	ReqProd  uint32 `json:"req_prod"`
 	ReqEvent uint32 `json:"req_event"`
 	RspProd  uint32 `json:"rsp_prod"`
 	RspEvent uint32 `json:"rsp_event"`
+}
+
+// Seen is how many requests the backend says that it has looked at: it has answered them,
+// or asked to be notified of a later one.
+func (h Header) Seen() uint32 {
+	if asked := h.ReqEvent - 1; int32(asked-h.RspProd) > 0 {
+		return asked
+	}
+	return h.RspProd
 }
 
 func (r *shared[S]) header() Header {
