@@ -13,7 +13,6 @@ type benchCmd struct {
 	Pairs   int      `default:"3" help:"Pairs of samples for each metric."`
 	Seconds int      `default:"3" help:"Length of a sample."`
 	Only    []string `placeholder:"METRIC" help:"Only these: tcp, plain, udp, ping, or one way as in tcp-tx."`
-	Guest   string   `default:"pv" enum:"pv,pvh" help:"Type of the guest: pv or pvh (default: pv)."`
 	Out     string   `default:"bench-results" placeholder:"DIR" help:"Folder for the results (default: bench-results); empty to save none."`
 	Check   bool     `help:"Exit with code 1 if a goal is missed."`
 	Quick   bool     `help:"See that it works: one pair of samples of a second, which are not saved."`
@@ -37,7 +36,7 @@ func (c *benchCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	domU, err := l.CreateDomU(e.ctx, lab.DomUConfig{Name: "bench", Type: c.Guest, Vifs: []lab.VifConfig{{}}})
+	domU, err := l.CreateDomU(e.ctx, lab.DomUConfig{Name: "bench", Vifs: []lab.VifConfig{{}}})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ const runsKept = 10
 type buildFlags struct {
 	Images string `placeholder:"DIR" type:"existingdir" help:"Folder with built images (default: built and kept in the cache)."`
 	Daemon string `placeholder:"FILE" type:"existingfile" help:"Static binary of the daemon (default: bin/xnetfrontd)."`
+	Guest  string `default:"pv" enum:"pv,pvh" help:"Type of guests that do not have to be of one: pv or pvh (default: pv)."`
 	Logs   string `placeholder:"DIR" type:"path" help:"Folder for the logs (default: a new one in the cache; the last 10 are kept)."`
 }
 
@@ -31,6 +32,7 @@ type prepared struct {
 	agent  string
 	daemon string
 	logs   string
+	guest  string
 
 	mu    sync.Mutex
 	boots int
@@ -38,7 +40,7 @@ type prepared struct {
 
 // prepare builds what is missing. Its errors say what to do.
 func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
-	p = &prepared{env: e, images: b.Images, daemon: b.Daemon, logs: b.Logs}
+	p = &prepared{env: e, images: b.Images, daemon: b.Daemon, logs: b.Logs, guest: b.Guest}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -130,6 +132,6 @@ func (p *prepared) boot(ctx context.Context, cpus int) (*lab.Lab, error) {
 	}
 	return lab.Boot(ctx, lab.Options{
 		Images: p.images, RunDir: dir, Agent: p.agent, Daemon: p.daemon,
-		CPUs: cpus, Payload: map[string]string{},
+		CPUs: cpus, GuestType: p.guest, Payload: map[string]string{},
 	})
 }

@@ -20,7 +20,7 @@ type DomUConfig struct {
 	Name       string
 	MemMiB     int         // 0 is 256, and 512 for Debian; 224 is the least that works
 	VCPUs      int         // 0 is 1; more are not reliable under emulation
-	Type       string      // as xl.cfg(5) has it: TypePV, which is "" too, or TypePVH
+	Type       string      // as xl.cfg(5) has it: TypePV or TypePVH; "" is the lab's, see Options
 	Image      string      // "" is the small one; ImageDebian has systemd and a full userland
 	KernelArgs string      // added to the command line; labmods=a,b loads modules at boot
 	Vifs       []VifConfig // none is none
@@ -74,7 +74,7 @@ func (l *Lab) CreateDomU(ctx context.Context, c DomUConfig) (*DomU, error) {
 	n := l.made
 	l.made++
 	l.mu.Unlock()
-	if err := c.complete(n); err != nil {
+	if err := c.complete(n, l.options.GuestType); err != nil {
 		return nil, fmt.Errorf("create domU %s: %w", c.Name, err)
 	}
 	if c.Image == ImageDebian {

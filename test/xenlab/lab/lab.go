@@ -22,6 +22,7 @@ type Options struct {
 	CPUs       int    // QEMU's: 1, or 2, which is 0 too: one for dom0 and one for all other domains
 	MemMiB     int    // QEMU's memory; 0 is 2048
 	Dom0MemMiB int    // dom0's share; 0 is 768
+	GuestType  string // of domUs that do not say one: TypePV, which is "" too, or TypePVH
 	// Payload maps paths in dom0 to files of the host. They are in its initramfs.
 	Payload  map[string]string
 	XenArgs  string // added to Xen's command line
@@ -64,6 +65,9 @@ func Boot(ctx context.Context, o Options) (*Lab, error) {
 	}
 	if o.Dom0MemMiB == 0 {
 		o.Dom0MemMiB = defaultDom0MemMiB
+	}
+	if o.GuestType == "" {
+		o.GuestType = TypePV
 	}
 	l := &Lab{options: o, dom0: &Guest{name: "dom0"}}
 	if err := l.boot(ctx); err != nil {

@@ -12,11 +12,11 @@ func TestADomUsConfigurationIsWhatXLReads(t *testing.T) {
 	c := DomUConfig{Name: "u1", KernelArgs: "labmods=xen-netfront", Vifs: []VifConfig{
 		{}, {MAC: "00:16:3e:11:22:33", Bridge: "br1", Backend: "driver", MTU: 9000, Rate: "10Mb/s@50ms"},
 	}, Config: []string{`extra=1`}}
-	if err := c.complete(5); err != nil {
+	if err := c.complete(5, TypePVH); err != nil {
 		t.Fatal(err)
 	}
 	want := `name="u1"
-type="pv"
+type="pvh"
 kernel="/boot/vmlinux"
 ramdisk="/tmp/u1.cpio"
 memory=256
@@ -35,7 +35,7 @@ extra=1
 
 func TestADebianHasItsDisk(t *testing.T) {
 	c := DomUConfig{Name: "deb", Image: ImageDebian}
-	if err := c.complete(0); err != nil {
+	if err := c.complete(0, TypePV); err != nil {
 		t.Fatal(err)
 	}
 	c.disk = "/dev/vdb"
@@ -67,6 +67,7 @@ func TestEachDebianHasADiskThatNobodyHasWrittenOn(t *testing.T) {
 func TestAWrongDomUIsRefusedBeforeAnythingIsDone(t *testing.T) {
 	for want, c := range map[string]DomUConfig{
 		"want a word":               {Name: "a b"},
+		`type "hvm"`:                {Name: "a", Type: "hvm"},
 		`image "suse"`:              {Name: "a", Image: "suse"},
 		"the initramfs needs 224":   {Name: "a", MemMiB: 128},
 		`name "": want a word`:      {},
@@ -74,7 +75,7 @@ func TestAWrongDomUIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		"../x\": want a word":       {Name: "../x"},
 		"100 MiB: the initramfs ne": {Name: "a", MemMiB: 100, Image: ImageDebian},
 	} {
-		if err := c.complete(0); err == nil || !strings.Contains(err.Error(), want) {
+		if err := c.complete(0, TypePV); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: error %v, want one with %q", c, err, want)
 		}
 	}

@@ -20,23 +20,25 @@ const (
 	leastDomUMemMiB     = 224
 )
 
-// complete fills in the defaults and says what is wrong with the rest. n is the
-// number of domUs that were created before.
-func (c *DomUConfig) complete(n int) error {
+// complete fills in the defaults, guestType among them, and says what is wrong with the
+// rest. n is the number of domUs that were created before.
+func (c *DomUConfig) complete(n int, guestType string) error {
+	if c.Type == "" {
+		c.Type = guestType
+	}
 	switch {
 	case c.Name == "" || strings.ContainsAny(c.Name, "/\"' \t\n"):
 		return fmt.Errorf("name %q: want a word", c.Name)
 	case c.Image != "" && c.Image != ImageDebian:
 		return fmt.Errorf("image %q: want %q or none", c.Image, ImageDebian)
+	case c.Type != TypePV && c.Type != TypePVH:
+		return fmt.Errorf("type %q: want %q or %q", c.Type, TypePV, TypePVH)
 	case c.MemMiB == 0 && c.Image == ImageDebian:
 		c.MemMiB = defaultDebianMemMiB
 	case c.MemMiB == 0:
 		c.MemMiB = defaultDomUMemMiB
 	case c.MemMiB < leastDomUMemMiB:
 		return fmt.Errorf("%d MiB: the initramfs needs %d", c.MemMiB, leastDomUMemMiB)
-	}
-	if c.Type == "" {
-		c.Type = TypePV
 	}
 	if c.VCPUs == 0 {
 		c.VCPUs = 1
