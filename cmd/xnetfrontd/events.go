@@ -90,6 +90,10 @@ const (
 	// goes on from there. Fields: XNF_ERROR, XNF_LIMIT.
 	eventUnfed = "3e67313909a242068f6502ae185d14f7"
 
+	// eventFault: A fault of this program was caught while it answered a request. It costs
+	// whoever asked the answer, and no vif anything. Fields: XNF_REQUEST, XNF_ERROR, XNF_STACK.
+	eventFault = "fbafd9aa58664bad9cb77069a763fcd0"
+
 	// eventNoJournal: The log was to go to the journal's own socket, which is not there.
 	// It goes to standard error, as JSON. Fields: XNF_ERROR.
 	eventNoJournal = "3e3fdbd01e9e4f2691bc9359b9c32427"

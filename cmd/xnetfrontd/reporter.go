@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
@@ -20,6 +23,7 @@ const dumpTimeout = 2 * time.Second
 // controlserver.Handler.
 type reporter struct {
 	super   *supervisor
+	log     *zap.Logger
 	started time.Time
 	rereads chan chan<- error // gets who wants the configuration to be read again
 	dumping chan struct{}     // has room for the one dump that is made at a time
@@ -27,8 +31,8 @@ type reporter struct {
 	captures *captures
 }
 
-func newReporter(s *supervisor) reporter {
-	return reporter{super: s, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1), captures: &captures{}}
+func newReporter(s *supervisor, log *zap.Logger) reporter {
+	return reporter{super: s, log: log, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1), captures: &captures{}}
 }
 
 // Status returns what the daemon does.
@@ -143,6 +147,13 @@ func (r reporter) Reload(ctx context.Context) error {
 	case <-ctx.Done():
 		return errNotApplied
 	}
+}
+
+// Panicked logs a fault of this program in one of the others, and says so.
+func (r reporter) Panicked(request string, value any) error {
+	err := &panicError{fmt.Sprint(value), string(debug.Stack())}
+	r.log.Error("a request could not be answered", zap.String("request", request), problem(err), zap.String("stack", err.stack), event(eventFault))
+	return err
 }
 
 // maxSummary is how many vifs one line tells of.

@@ -111,14 +111,14 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 		super.stop(nil)
 		return unlessStopped(ctx, err)
 	}
-	report := newReporter(super)
+	report := newReporter(super, d.log)
 	server, err := controlserver.New(cfg.Control, report)
 	if err != nil {
 		super.stop(nil)
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	figures, err := d.startMetrics(cfg.Metrics, passed, report.Status, keeper)
+	figures, err := d.startMetrics(cfg.Metrics, passed, report, keeper)
 	if err != nil {
 		super.stop(nil)
 		return err

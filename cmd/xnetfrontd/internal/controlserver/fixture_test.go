@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -22,6 +23,7 @@ type daemon struct {
 	kicks   atomic.Int32
 	reload  func(ctx context.Context) error // nil: nothing to do
 	capture func(ctx context.Context, w io.Writer) error
+	panics  []string // of one request at a time
 }
 
 var errNoVif = errors.New(`no vif "7": the daemon has vif 0`)
@@ -54,6 +56,11 @@ func (d *daemon) Reload(ctx context.Context) error {
 		return nil
 	}
 	return d.reload(ctx)
+}
+
+func (d *daemon) Panicked(op string, value any) error {
+	d.panics = append(d.panics, fmt.Sprintf("%s: %v", op, value))
+	return errors.New("a fault of the daemon")
 }
 
 func (d *daemon) Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error {

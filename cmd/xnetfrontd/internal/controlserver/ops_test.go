@@ -3,9 +3,11 @@ package controlserver
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,6 +51,26 @@ func TestReloadSaysOnOneLineWhyNothingChanged(t *testing.T) {
 	}
 	d.reload = func(context.Context) error { return errors.Join(errors.New("a:1: x"), errors.New("a:2: y")) }
 	refused(t, c.Reload(t.Context()), "a:1: x; a:2: y")
+}
+
+// A fault in what is only asked about must not end the process, which carries frames.
+func TestHandlerThatPanicsEndsTheDaemon(t *testing.T) {
+	d := &daemon{
+		reload:  func(context.Context) error { panic("at the disco") },
+		capture: func(context.Context, io.Writer) error { panic("again") },
+	}
+	path := filepath.Join(t.TempDir(), "c.sock")
+	start(t, path, d, defaultLimits())
+	c := control.Client{Path: path}
+	refused(t, c.Reload(t.Context()), "a fault of the daemon")
+	_, err := c.Capture(t.Context(), control.CaptureRequest{Vif: "0"})
+	refused(t, err, "a fault of the daemon")
+	if want := []string{"reload: at the disco", "capture: again"}; !slices.Equal(d.panics, want) {
+		t.Errorf("noted: %q, want %q", d.panics, want)
+	}
+	if err := c.Kick(t.Context(), "0"); err != nil {
+		t.Errorf("the next request: %v", err)
+	}
 }
 
 func TestHandlerThatHangsIsToldWhenTheClientWouldNotWait(t *testing.T) {

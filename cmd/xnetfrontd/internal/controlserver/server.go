@@ -30,6 +30,9 @@ type Handler interface {
 	// Write: after that its error is nobody's. A Write blocks while the client does not
 	// read, so that it must not be a queue's worker that calls it.
 	Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error
+	// Panicked is called with the value of a panic in one of the others, from where the
+	// stack still shows it, and returns what the client is told.
+	Panicked(op string, value any) error
 }
 
 // limits are how much is done for clients.
@@ -167,6 +170,7 @@ func (s *Server) serve(c *client) {
 func (s *Server) answer(q control.Request) (r control.Response, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.limits.handler)
 	defer cancel()
+	defer s.guard(q.Op, &err)
 	switch q.Op {
 	case control.OpStatus:
 		st := s.handler.Status()
@@ -192,8 +196,20 @@ func (s *Server) capture(c *client, q control.CaptureRequest) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	w, gone := c.stream(cancel)
-	err := s.handler.Capture(ctx, q, w)
-	w.finish(err)
+	w.finish(s.captureTo(ctx, q, w))
 	c.conn.Close()
 	<-gone
+}
+
+func (s *Server) captureTo(ctx context.Context, q control.CaptureRequest, w io.Writer) (err error) {
+	defer s.guard(control.OpCapture, &err)
+	return s.handler.Capture(ctx, q, w)
+}
+
+// guard, deferred, makes an error of a panic: a fault in what is only asked about costs the
+// client its answer, and no frame.
+func (s *Server) guard(op string, err *error) {
+	if p := recover(); p != nil {
+		*err = s.handler.Panicked(op, p)
+	}
 }

@@ -22,6 +22,10 @@ type Source struct {
 
 	// HandoverReady tells whether a restart would lose nothing. Nil: it would.
 	HandoverReady func() bool
+
+	// Panicked is called with the value of a panic in the others, from where the stack
+	// still shows it, and returns what the scrape is told.
+	Panicked func(what string, value any) error
 }
 
 // Collector is a [prometheus.Collector]. Each scrape asks the source once and keeps
@@ -60,6 +64,11 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e := emitter{ch, c.names}
+	defer func() {
+		if p := recover(); p != nil {
+			ch <- prometheus.NewInvalidMetric(c.names.build.desc, c.source.Panicked("metrics", p))
+		}
+	}()
 	s := c.source.Status()
 	e.value(e.build, 1, s.Program, runtime.Version())
 	// The process collector has no process_start_time_seconds where /proc has nothing but

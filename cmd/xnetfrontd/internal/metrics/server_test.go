@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,6 +215,25 @@ func TestScrapeOfADaemonThatDoesNotAnswerEndsAndIsBounded(t *testing.T) {
 	c := client(socket)
 	for code := 0; code != http.StatusOK; {
 		code, _, _ = do(t, c, http.MethodGet, "http://x/metrics")
+	}
+}
+
+// A fault in what is only asked about must not end the process, which carries frames.
+func TestSourceThatPanicsEndsTheDaemon(t *testing.T) {
+	var noted []string
+	socket, logged := start(t, Options{}, Source{
+		Status: func() control.Status { panic("at the disco") },
+		Panicked: func(what string, value any) error {
+			noted = append(noted, fmt.Sprint(what, ": ", value))
+			return errors.New("a fault")
+		},
+	})
+	_, _, body := do(t, client(socket), http.MethodGet, "http://x/metrics")
+	if !strings.Contains(body, "go_goroutines") || !slices.Equal(noted, []string{"metrics: at the disco"}) {
+		t.Errorf("noted %q; the scrape: %s", noted, body)
+	}
+	if n := logged.FilterMessageSnippet("a fault").Len(); n != 1 {
+		t.Errorf("%d lines about it: %v", n, logged.All())
 	}
 }
 
