@@ -15,6 +15,7 @@ cat >"$work/files" <<'END'
 -rwxr-xr-x ./usr/bin/xnetfrontd
 -rw-r--r-- ./usr/lib/modules-load.d/xnetfrontd.conf
 -rw-r--r-- ./usr/lib/systemd/catalog/xnetfrontd.catalog
+-rw-r--r-- ./usr/lib/systemd/network/60-xnf.link
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-claim.service
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.service
 -rw-r--r-- ./usr/lib/systemd/system/xnetfrontd-hold.socket

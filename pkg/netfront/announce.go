@@ -10,7 +10,8 @@ import (
 // announcement makes the frames that tell the network where the guest is now: a
 // gratuitous ARP request for each IPv4 address of the link (RFC 5227, section 3) and
 // an unsolicited neighbour advertisement for each IPv6 one (RFC 4861, section
-// 7.2.6). The kernel sends none when a carrier comes back.
+// 7.2.6). The kernel sends none when a carrier comes back. Mac is the link's own address, to
+// which the network shall send.
 func announcement(link *tap.Device, mac net.HardwareAddr) ([][]byte, error) {
 	addrs, err := link.Addresses()
 	if err != nil {

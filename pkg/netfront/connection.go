@@ -1,6 +1,7 @@
 package netfront
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -232,7 +233,14 @@ func (d *Device) connected(pairs []*pair) error {
 	if err := d.link.SetCarrier(true); err != nil {
 		return err
 	}
-	frames, err := announcement(d.link, d.id.mac)
+	mac, err := d.link.MAC()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(mac, d.id.mac) {
+		d.log.Warn("the TAP has another address than the vif", zap.Stringer("link_mac", mac), zap.Stringer("mac", d.id.mac), event(EventOtherMAC))
+	}
+	frames, err := announcement(d.link, mac)
 	if err != nil {
 		return err
 	}

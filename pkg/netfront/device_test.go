@@ -5,10 +5,15 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
@@ -114,6 +119,33 @@ func TestStoreConflictsAreRetried(t *testing.T) {
 	w.backend(worldConfig{})
 	w.connected(1)
 	w.roundTrip(1514)
+}
+
+// The network sends to the address that it was told last: that must be the one that the
+// guest's kernel takes frames for.
+func TestAnnouncementHasAnAddressThatTheTAPHasNot(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}, front: Config{Logger: zap.New(core)}})
+	w.connected(1)
+	if s := w.dev.Status(); s.LinkMAC != "" || s.MAC != guestMAC.String() {
+		t.Errorf("the TAP has address %q, the vif %q", s.LinkMAC, s.MAC)
+	}
+	other, ip := net.HardwareAddr{2, 0, 0, 0, 0, 9}, net.IP{10, 9, 8, 7}
+	link, err := netlink.LinkByName(w.dev.Name())
+	w.check(err)
+	w.check(netlink.LinkSetHardwareAddr(link, other))
+	w.check(netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(24, 32)}}))
+	w.check(w.vif.Rebind(w.deadline()))
+	w.connected(2)
+	if f := w.fromGuest(bytes.Repeat([]byte{0xff}, 6)).Frame; !bytes.Equal(f, gratuitousARP(other, ip)) {
+		t.Errorf("announced: %x", f)
+	}
+	if s := w.dev.Status(); s.LinkMAC != other.String() || s.MAC != guestMAC.String() {
+		t.Errorf("the TAP has address %q, the vif %q", s.LinkMAC, s.MAC)
+	}
+	if n := logs.FilterField(event(EventOtherMAC)).Len(); n != 1 {
+		t.Errorf("%d lines about it: %v", n, logs.All())
+	}
 }
 
 // With one event channel for both directions, netback can lose its first EOI: it

@@ -39,6 +39,11 @@ const (
 	// is still the old one; TAP is the same. Fields: XNF_NUMBER.
 	EventRenumbered = "608e2ff420ef4443a3385b5c752a7ba2"
 
+	// EventOtherMAC: The TAP has another address than the toolstack gave the vif: somebody
+	// has changed it. A backend's domain that checks senders' addresses drops its frames.
+	// Fields: XNF_LINK_MAC, XNF_MAC.
+	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
+
 	// EventUnbound: The backend's driver has let the vif go and will take it again. The
 	// TAP has no carrier meanwhile.
 	EventUnbound = "539b954adf97472c873f40a1fcd10d53"

@@ -18,7 +18,8 @@ type Status struct {
 	DevID        int               `json:"devid"`
 	TAP          string            `json:"tap"`
 	IfIndex      int               `json:"ifindex"`
-	MAC          string            `json:"mac"`
+	MAC          string            `json:"mac"`                // the vif's
+	LinkMAC      string            `json:"link_mac,omitempty"` // the TAP's, if somebody has given it another
 	MTU          int               `json:"mtu"`
 	State        string            `json:"state"`         // ours, as xenbus names it
 	Since        time.Time         `json:"since"`         // of State
@@ -102,6 +103,9 @@ func (d *Device) Status() Status {
 	}
 	if st, err := d.link.Stats(); err == nil {
 		s.Link = &st
+	}
+	if mac, err := d.link.MAC(); err == nil && mac.String() != s.MAC {
+		s.LinkMAC = mac.String()
 	}
 	return s
 }

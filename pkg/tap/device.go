@@ -121,13 +121,15 @@ func (d *Device) createSteps(cfg Config) []step {
 		{"link", func() error {
 			return d.privileged(func() (err error) { d.keeper, d.index, err = openKeeper(d.nl, cfg.Name); return err })
 		}},
+		// At once: to udev, which looks at each new link, one whose address nobody has set
+		// yet is one to be given an address (MACAddressPolicy=persistent of systemd.link(5)).
+		{"mac", func() error { return unlessZero(len(cfg.MAC), func() error { return d.SetMAC(cfg.MAC) }) }},
 		{"header", func() error { return setHeader(d.keeper) }},
 		{"detach", func() error { return detachQueue(d.keeper) }},
 		{"check", func() error { _, err := checkQueue(d.keeper, true); return err }},
 		{"carrier", d.applyCarrier},
 		{"offload", func() (err error) { d.accepted, err = probeOffload(d.keeper); return err }},
 		{"gso", func() error { return d.SetGSOMaxSize(MaxGSOSize) }},
-		{"mac", func() error { return unlessZero(len(cfg.MAC), func() error { return d.SetMAC(cfg.MAC) }) }},
 		{"mtu", func() error { return unlessZero(cfg.MTU, func() error { return d.SetMTU(cfg.MTU) }) }},
 		{"txqueuelen", func() error {
 			return unlessZero(cfg.TxQueueLen, func() error { return d.SetTxQueueLen(cfg.TxQueueLen) })

@@ -103,6 +103,17 @@ func (d *Device) SetMAC(mac net.HardwareAddr) error {
 	return d.change("MAC address", func(l netlink.Link) error { return d.nl.LinkSetHardwareAddr(l, mac) })
 }
 
+// MAC is the link's address now: somebody may have changed it since it was set.
+func (d *Device) MAC() (net.HardwareAddr, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	link, err := d.link()
+	if err != nil {
+		return nil, fmt.Errorf("read MAC address: %w", err)
+	}
+	return link.Attrs().HardwareAddr, nil
+}
+
 // SetMTU sets the link's MTU in bytes, from [MinMTU] to [MaxMTU].
 func (d *Device) SetMTU(mtu int) error {
 	if mtu < MinMTU || mtu > MaxMTU {

@@ -148,13 +148,17 @@ func (d *debian) stopped() {
 // mainPID is the process of a unit, 0 if there is none.
 func (d *debian) mainPID(unit string) string { return d.show(unit, "MainPID")["MainPID"] }
 
-// served waits until the daemon has connected the vif, and wants dom0 to reach the guest.
+// served waits until the daemon has connected the vif, and wants dom0 to reach the guest
+// at the vif's address.
 func (d *debian) served() {
 	const connected = 4
 	run(d.t, d.u.Guest, lab.AgentPath, "await-carrier", "xnf0") // the kernel's driver connects too
 	d.t.NoError(d.u.AwaitBackend(d.t.Context(), 0, connected), "wait for the backend")
 	d.t.NoError(d.u.AwaitCarrier(d.t.Context(), 0, true), "wait for the carrier")
 	reaches(d.t, in(d.t.Dom0), ipv4(numberGuest))
+	if got, want := linkAddress(d.t, d.u.Guest, "xnf0"), d.u.Config.Vifs[0].MAC; got != want {
+		d.t.Errorf("the TAP has address %s, the vif %s", got, want)
+	}
 }
 
 // negotiated is all that the two sides have told each other.

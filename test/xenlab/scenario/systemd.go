@@ -116,7 +116,7 @@ func (d *debian) look() {
 		{"systemctl status --no-pager xnetfrontd-hold", "TriggeredBy: ● xnetfrontd-hold.socket"},
 		{"ip addr show dev xnf0", "inet " + ipv4(numberGuest) + "/24"},
 		{"ip addr show dev xnf0", "inet6 " + ipv6(numberGuest) + "/64"},
-		{"ip addr show dev xnf0", d.u.Config.Vifs[0].MAC},
+		{"udevadm info --query=property --property=ID_NET_LINK_FILE /sys/class/net/xnf0", "/60-xnf.link"},
 		{"ifconfig xnf0", "inet " + ipv4(numberGuest)},
 		{"networkctl status --no-pager xnf0", "routable (configured)"},
 		{"stat -c %G /dev/xen/xenbus /dev/xen/gntalloc /dev/xen/evtchn | tr '\\n' ' '", "xnetfrontd xnetfrontd xnetfrontd"},

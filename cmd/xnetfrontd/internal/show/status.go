@@ -56,7 +56,11 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 			line(b, "SLOW", "the backend has had a frame of queue %d for %d s without an answer", q.Number, q.Tx.OldestInFlight)
 		}
 	}
-	line(b, "link", "index %d, address %s, MTU %d", d.IfIndex, d.MAC, d.MTU)
+	address := d.MAC
+	if d.LinkMAC != "" {
+		address = d.LinkMAC + " instead of the vif's " + d.MAC
+	}
+	line(b, "link", "index %d, address %s, MTU %d", d.IfIndex, address, d.MTU)
 	backend := d.BackendState
 	if !d.BackendSince.IsZero() {
 		backend += fmt.Sprintf(" for %s", Age(d.BackendSince, now))
