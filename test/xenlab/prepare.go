@@ -21,7 +21,7 @@ const runsKept = 10
 type buildFlags struct {
 	Images string `placeholder:"DIR" type:"existingdir" help:"Folder with built images (default: built and kept in the cache)."`
 	Daemon string `placeholder:"FILE" type:"existingfile" help:"Static binary of the daemon (default: bin/xnetfrontd)."`
-	Guest  string `default:"pv" enum:"pv,pvh" help:"Type of guests that do not have to be of one: pv or pvh (default: pv)."`
+	Guest  string `default:"pv" enum:"pv,pvh" help:"Type of guests: pv, or pvh, which does not always boot under emulation (default: pv)."`
 	Logs   string `placeholder:"DIR" type:"path" help:"Folder for the logs (default: a new one in the cache; the last 10 are kept)."`
 }
 

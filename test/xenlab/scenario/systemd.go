@@ -24,7 +24,7 @@ const savedMemory = 320
 func systemd() Scenario {
 	return Scenario{
 		Name: "systemd",
-		Proves: "in a Debian with systemd, a PVH guest, the daemon of the project's own .deb, as a user of its own in its sandbox: installed and configured it takes the vif from the kernel; ip, ifconfig, networkctl " +
+		Proves: "in a Debian with systemd, the daemon of the project's own .deb, as a user of its own in its sandbox: installed and configured it takes the vif from the kernel; ip, ifconfig, networkctl " +
 			"and the journal show it; systemctl restart, SIGKILL and an upgrade negotiate nothing anew and lose no packet but what a killed process had in its hands; the address outlives a detached " +
 			"vif; a stop leaves nothing, and a reboot brings all back; after save and restore and the package's removal the guest goes off without a complaint of its kernel",
 		Takes:   150 * time.Second,
@@ -32,7 +32,7 @@ func systemd() Scenario {
 		Run: func(t *T) {
 			first, second := buildDeb(t, firstVersion), buildDeb(t, secondVersion)
 			u := t.DomU(lab.DomUConfig{
-				Name: "systemd", Type: lab.TypePVH, Image: lab.ImageDebian, MemMiB: savedMemory, Vifs: []lab.VifConfig{{}},
+				Name: "systemd", Image: lab.ImageDebian, MemMiB: savedMemory, Vifs: []lab.VifConfig{{}},
 				Payload: map[string]string{"/root/" + firstVersion + ".deb": first, "/root/" + secondVersion + ".deb": second},
 			})
 			d := &debian{t, u}
