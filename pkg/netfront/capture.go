@@ -45,6 +45,7 @@ func (d *Device) Capture(ctx context.Context, config CaptureConfig, sink Capture
 	if err := d.beginCapture(c); err != nil {
 		return CaptureResult{}, err
 	}
+	defer d.endCapture(c, "") // a sink can fail in any way
 	r := captureReader{capture: c, sink: sink}
 	tick := time.NewTicker(responseTimeout / 4)
 	defer tick.Stop()
@@ -62,7 +63,6 @@ func (d *Device) Capture(ctx context.Context, config CaptureConfig, sink Capture
 			d.endCapture(c, "")
 		}
 		if err := r.read(time.Now()); err != nil {
-			d.endCapture(c, "")
 			return r.result(), err
 		}
 		if last {

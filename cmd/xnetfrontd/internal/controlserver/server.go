@@ -206,8 +206,8 @@ func (s *Server) captureTo(ctx context.Context, q control.CaptureRequest, w io.W
 	return s.handler.Capture(ctx, q, w)
 }
 
-// guard, deferred, makes an error of a panic: a fault in what is only asked about costs the
-// client its answer, and no frame.
+// guard, deferred, makes an error of a panic in this goroutine: a fault in what is only asked
+// about costs the client its answer, and no frame.
 func (s *Server) guard(op string, err *error) {
 	if p := recover(); p != nil {
 		*err = s.handler.Panicked(op, p)

@@ -23,10 +23,13 @@ type Source struct {
 	// HandoverReady tells whether a restart would lose nothing. Nil: it would.
 	HandoverReady func() bool
 
-	// Panicked is called with the value of a panic in the others, from where the stack
-	// still shows it, and returns what the scrape is told.
+	// Panicked, which must be set, is called with the value of a panic in the others, from
+	// where the stack still shows it, and returns what who scrapes is told.
 	Panicked func(what string, value any) error
 }
+
+// faultError is what Source.Panicked returns.
+type faultError struct{ error }
 
 // Collector is a [prometheus.Collector]. Each scrape asks the source once and keeps
 // nothing: a vif that is gone has no series any more.
@@ -66,7 +69,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e := emitter{ch, c.names}
 	defer func() {
 		if p := recover(); p != nil {
-			ch <- prometheus.NewInvalidMetric(c.names.build.desc, c.source.Panicked("metrics", p))
+			ch <- prometheus.NewInvalidMetric(c.names.build.desc, faultError{c.source.Panicked("metrics", p)})
 		}
 	}()
 	s := c.source.Status()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 )
@@ -139,7 +140,7 @@ func (s *Server) serve(ln net.Listener) {
 
 // newHandler answers with r's figures at /metrics, and with where they are at /.
 func newHandler(r prometheus.Gatherer, program string, log *zap.Logger) http.Handler {
-	figures := promhttp.HandlerFor(r, promhttp.HandlerOpts{
+	figures := promhttp.HandlerFor(whole{r}, promhttp.HandlerOpts{
 		ErrorLog: stdLog(log),
 		// What is wrong with one figure must not hide the others.
 		ErrorHandling:       promhttp.ContinueOnError,
@@ -161,6 +162,25 @@ func newHandler(r prometheus.Gatherer, program string, log *zap.Logger) http.Han
 			_, _ = fmt.Fprintf(w, "xnetfrontd %s: figures for Prometheus are at /metrics\n", program)
 		}
 	})
+}
+
+// whole gathers nothing if a fault kept the daemon's own figures from being made: a scrape
+// without them would pass for one, and no alert would see it.
+type whole struct{ prometheus.Gatherer }
+
+// Gather implements prometheus.Gatherer.
+func (g whole) Gather() ([]*dto.MetricFamily, error) {
+	families, err := g.Gatherer.Gather()
+	all, several := err.(prometheus.MultiError) // which errors.As does not look into
+	if !several {
+		all = prometheus.MultiError{err}
+	}
+	for _, e := range all {
+		if fault := (faultError{}); errors.As(e, &fault) {
+			return nil, fault
+		}
+	}
+	return families, err
 }
 
 // stdLog is for packages that know of no other log.

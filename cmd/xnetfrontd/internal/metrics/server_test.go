@@ -228,9 +228,9 @@ func TestSourceThatPanicsEndsTheDaemon(t *testing.T) {
 			return errors.New("a fault")
 		},
 	})
-	_, _, body := do(t, client(socket), http.MethodGet, "http://x/metrics")
-	if !strings.Contains(body, "go_goroutines") || !slices.Equal(noted, []string{"metrics: at the disco"}) {
-		t.Errorf("noted %q; the scrape: %s", noted, body)
+	code, _, body := do(t, client(socket), http.MethodGet, "http://x/metrics")
+	if code != http.StatusInternalServerError || !strings.HasSuffix(body, "a fault\n") || !slices.Equal(noted, []string{"metrics: at the disco"}) {
+		t.Errorf("noted %q; the scrape: %d %s", noted, code, body)
 	}
 	if n := logged.FilterMessageSnippet("a fault").Len(); n != 1 {
 		t.Errorf("%d lines about it: %v", n, logged.All())
