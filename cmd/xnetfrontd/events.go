@@ -90,8 +90,8 @@ const (
 	// goes on from there. Fields: XNF_ERROR, XNF_LIMIT.
 	eventUnfed = "3e67313909a242068f6502ae185d14f7"
 
-	// eventFault: A fault of this program was caught while it answered a request. It costs
-	// whoever asked the answer, and no vif anything. Fields: XNF_REQUEST, XNF_ERROR, XNF_STACK.
+	// eventFault: A fault of this program was caught while it answered a request, which got
+	// no answer. No vif lost anything. Fields: XNF_REQUEST, XNF_ERROR, XNF_STACK.
 	eventFault = "fbafd9aa58664bad9cb77069a763fcd0"
 
 	// eventNoJournal: The log was to go to the journal's own socket, which is not there.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 
 	"go.uber.org/zap"
@@ -16,7 +17,7 @@ import (
 
 var (
 	errBackendClosed = errors.New("the backend closed the vif")
-	errNoProgress    = errors.New("the backend never looked at the tx ring")
+	errNoProgress    = errors.New("the backend does not look at the tx ring")
 )
 
 // connection makes one connection and serves it to its end. The cause is the error;
@@ -233,12 +234,9 @@ func (d *Device) connected(pairs []*pair) error {
 	if err := d.link.SetCarrier(true); err != nil {
 		return err
 	}
-	mac, err := d.link.MAC()
+	mac, err := d.linkMAC()
 	if err != nil {
 		return err
-	}
-	if !bytes.Equal(mac, d.id.mac) {
-		d.log.Warn("the TAP has another address than the vif", zap.Stringer("link_mac", mac), zap.Stringer("mac", d.id.mac), event(EventOtherMAC))
 	}
 	frames, err := announcement(d.link, mac)
 	if err != nil {
@@ -248,6 +246,20 @@ func (d *Device) connected(pairs []*pair) error {
 		pairs[0].workers[0].inject(frames)
 	}
 	return nil
+}
+
+// linkMAC is the TAP's address, which udev or an administrator may have set. One that is not
+// the vif's is said once. Run's goroutine alone calls it.
+func (d *Device) linkMAC() (net.HardwareAddr, error) {
+	mac, err := d.link.MAC()
+	if err != nil || bytes.Equal(mac, d.saidMAC) {
+		return mac, err
+	}
+	d.saidMAC = mac
+	if !bytes.Equal(mac, d.id.mac) {
+		d.log.Warn("the TAP has another address than the vif", zap.Stringer("link_mac", mac), zap.Stringer("mac", d.id.mac), event(EventOtherMAC))
+	}
+	return mac, nil
 }
 
 // end ends a connection: if a process goes on with it, by leaving it alone, else for

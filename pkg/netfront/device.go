@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -47,6 +48,8 @@ type Device struct {
 	immortals []xen.EventFile
 
 	replugged bool // the toolstack attached or detached the vif meanwhile; Run's goroutine's
+
+	saidMAC net.HardwareAddr // the TAP's address when it was last looked at; Run's goroutine's
 
 	clock   seconds    // Run's goroutine's
 	dumping sync.Mutex // held while workers are asked for a dump

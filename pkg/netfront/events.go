@@ -41,6 +41,7 @@ const (
 
 	// EventOtherMAC: The TAP has another address than the toolstack gave the vif: somebody
 	// has changed it. A backend's domain that checks senders' addresses drops its frames.
+	// It is said once for each address.
 	// Fields: XNF_LINK_MAC, XNF_MAC.
 	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
 

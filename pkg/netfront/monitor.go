@@ -16,7 +16,7 @@ const maxRebinds = 16
 // monitor waits for the end of a connection, and sees the backend through a rebind.
 // Attached says whether the backend is Connected now, fresh that it became so just now.
 func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached, fresh bool) error {
-	credit := creditPeriod(ctx, b.store, b.backend)
+	credit := creditWait(ctx, b.store, b.backend)
 	dog := newWatchdog(pairs, fresh, credit, d.stallAfter, d.log)
 	look := time.NewTicker(dog.every())
 	defer look.Stop()
@@ -38,6 +38,7 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			if err := dog.look(time.Now()); err != nil {
 				return err
 			}
+			_, _ = d.linkMAC() // for the log; a TAP that is gone is the workers' to find
 			look.Reset(dog.every())
 		case _, ok := <-b.moveWatch.Events():
 			if !ok {

@@ -215,12 +215,12 @@ func TestTxHeldAnswersDoNotStopTheRestOfTheRing(t *testing.T) {
 	}
 	events := newFakeEvents(t)
 	startWorker(t, events, r.q, nil)
-	waitFor(t, "a full ring", func() bool { return r.q.requests.Load() >= fullMaps-1 })
+	waitFor(t, "a full ring", func() bool { return r.q.ring.Header().ReqProd >= fullMaps-1 })
 	r.take()
 	answered := len(r.open) / 3
 	r.respond(answered, nil) // and no event: fewer than the queue asked to hear of
 	waitFor(t, "the freed slots to be used", func() bool {
-		return r.q.requests.Load() >= uint32(fullMaps-1+answered)
+		return r.q.ring.Header().ReqProd >= uint32(fullMaps-1+answered)
 	})
 	r.take()
 }

@@ -65,9 +65,6 @@ type TxQueue struct {
 	// largest one that it takes.
 	offload  tap.TxFeatures
 	maxFrame int
-	// requests is how many requests were published, for the Device's look at a
-	// fresh connection.
-	requests atomic.Uint32
 	// consumed is how many responses were taken, and waits whether frames wait for more,
 	// for the watchdog.
 	consumed atomic.Uint32
@@ -276,7 +273,6 @@ func (q *TxQueue) publish() {
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
 	q.ages.publish()
-	q.requests.Store(q.ring.Produced())
 	q.consumed.Store(q.ring.Consumed())
 	q.waits.Store(q.parked)
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
@@ -41,17 +42,17 @@ var errStalled = errors.New("nothing moves on the ring")
 type watchdog struct {
 	log      *zap.Logger
 	patience time.Duration // see stallAfter
-	credit   time.Duration // see creditPeriod
+	credit   time.Duration // see creditWait
 	queues   []queueWatch
 }
 
 // queueWatch is what is known of one pair.
 type queueWatch struct {
 	p      *pair
-	strike int    // looks at which requests were left alone; -1 when the backend is alive
-	seen   uint32 // requests that the backend had looked at
-	looked bool   // it has looked since it attached
-	proof  uint32 // requests that were there at the first sign of that
+	strike int         // looks at which requests were left alone; -1 when the backend is alive
+	last   ring.Header // as of the last look
+	looked bool        // the backend has looked since it attached
+	proof  uint32      // requests that were there after the first sign of that
 	tx, rx ringWatch
 	late   int // looks at which a frame had been without an answer for too long
 }
@@ -64,13 +65,13 @@ type ringWatch struct {
 }
 
 // newWatchdog watches from now on. Fresh is false for a backend that has been at work
-// before, credit what creditPeriod says, and least the patience that is enough without.
+// before, credit what creditWait says, and least the patience that is enough without.
 func newWatchdog(pairs []*pair, fresh bool, credit, least time.Duration, log *zap.Logger) *watchdog {
 	w := &watchdog{log: log, patience: max(least, 4*credit), credit: credit, queues: make([]queueWatch, len(pairs))}
 	now := time.Now()
 	for i, p := range pairs {
 		q := &w.queues[i]
-		*q = queueWatch{p: p, seen: p.tx.ring.Header().Seen(), tx: ringWatch{since: now}, rx: ringWatch{since: now}}
+		*q = queueWatch{p: p, last: p.tx.ring.Header(), tx: ringWatch{since: now}, rx: ringWatch{since: now}}
 		if !fresh {
 			q.strike = -1
 		}
@@ -88,12 +89,15 @@ func (w *watchdog) every() time.Duration {
 	return min(laterLook, w.patience/2)
 }
 
+// more is for how many looks more a fresh backend is waited for.
+func (w *watchdog) more() int { return int(w.credit / firstLook) }
+
 // look checks each queue, and kicks those in trouble, once. It fails when that did not
 // help.
 func (w *watchdog) look(now time.Time) error {
 	for i := range w.queues {
 		q := &w.queues[i]
-		err := q.fresh(int(w.credit / firstLook))
+		err := q.fresh(w.more())
 		if err == nil {
 			// The tx queue takes responses when it needs maps, and not before.
 			err = w.moves(q, "tx", &q.tx, now, q.p.tx.ring.Header(), q.p.tx.consumed.Load(), q.p.tx.waits.Load())
@@ -136,18 +140,20 @@ func (q *queueWatch) fresh(more int) error {
 	if q.strike < 0 {
 		return nil
 	}
-	seen, published := q.p.tx.ring.Header().Seen(), q.p.tx.requests.Load()
-	switch {
+	now := q.p.tx.ring.Header()
+	last := q.last
+	q.last = now
+	switch seen := now.Seen(); {
 	case q.looked && int32(seen-q.proof) > 0:
 		q.strike = -1
 		return nil
-	case seen != q.seen:
-		q.seen, q.strike = seen, 0
+	case seen != last.Seen(), now.RspProd != last.RspProd:
+		q.strike = 0
 		if !q.looked {
-			q.looked, q.proof = true, published
+			q.looked, q.proof = true, q.p.tx.ring.Header().ReqProd
 		}
 		return nil
-	case seen == published:
+	case int32(now.ReqProd-seen) <= 0:
 		return nil
 	}
 	q.strike++
@@ -182,20 +188,26 @@ func (w *watchdog) moves(q *queueWatch, name string, r *ringWatch, now time.Time
 	return nil
 }
 
-// creditPeriod is how long a backend that the toolstack told to limit its guest's rate
-// (its node rate: bytes,microseconds) can let requests wait for the next portion; 0 if it
-// has no limit.
-func creditPeriod(ctx context.Context, s xenstore.Operations, backend string) time.Duration {
+// creditWait is how long a backend that the toolstack told to limit its guest's rate (its
+// node rate: bytes,microseconds) can let the largest frame wait: netback adds so many bytes
+// in each such period, until there are enough for the whole frame (tx_credit_exceeded of
+// drivers/net/xen-netback/netback.c). It is 0 without a limit.
+func creditWait(ctx context.Context, s xenstore.Operations, backend string) time.Duration {
 	v, err := s.Read(ctx, backend+"/rate")
 	if err != nil {
 		return 0
 	}
-	_, period, _ := strings.Cut(v, ",")
+	portion, period, _ := strings.Cut(v, ",")
+	bytes, err := strconv.ParseUint(strings.TrimSpace(portion), 10, 32)
+	if err != nil || bytes == 0 {
+		return 0
+	}
 	n, err := strconv.ParseUint(strings.TrimSpace(period), 10, 32)
 	if err != nil {
 		return 0
 	}
-	return time.Duration(n) * time.Microsecond
+	periods := (netif.MaxTxSize + bytes - 1) / bytes
+	return time.Duration(periods*n) * time.Microsecond
 }
 
 // Alive asks every worker that runs for a sign of life, and fails if one of them does not

@@ -3,6 +3,7 @@ package netfront
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -108,15 +109,17 @@ func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
 	ctx, back := context.Background(), w.dev.Status().Backend
 	w.eventually("the backend's path", func() bool { back = w.dev.Status().Backend; return back != "" })
 	for rate, want := range map[string]time.Duration{
-		"": 0, "1000000,50000": 50 * time.Millisecond, "10,1000000": time.Second, "x": 0, "1,x": 0,
+		"": 0, "1000000,50000": 50 * time.Millisecond, "800,50000": 82 * 50 * time.Millisecond, "65535,1000000": time.Second,
+		"65534,1000000": 2 * time.Second, "x": 0, "1,x": 0, "0,50000": 0, "x,50000": 0,
 	} {
 		w.check(w.server.Toolstack().Write(ctx, back+"/rate", rate))
-		credit := creditPeriod(ctx, w.front.Store(), back)
+		credit := creditWait(ctx, w.front.Store(), back)
 		if credit != want {
 			t.Errorf("rate %q: %v, want %v", rate, credit, want)
 		}
-		if got := newWatchdog(nil, true, credit, time.Second, nil).patience; got != max(time.Second, 4*want) {
-			t.Errorf("rate %q: patience %v", rate, got)
+		w := newWatchdog(nil, true, credit, time.Second, nil)
+		if w.patience != max(time.Second, 4*want) || w.more() != int(want.Seconds()) {
+			t.Errorf("rate %q: patience %v, %d looks more", rate, w.patience, w.more())
 		}
 	}
 }
@@ -135,16 +138,19 @@ func newFreshRig(t *testing.T) *freshRig {
 		t.Fatal(err)
 	}
 	t.Cleanup(poll.close)
-	p := &pair{tx: r.q, workers: []*worker{{poll: poll}}}
-	r.watch = newWatchdog([]*pair{p}, true, 0, time.Second, nil).queues[0]
+	r.attach(&pair{tx: r.q, workers: []*worker{{poll: poll}}})
 	return r
+}
+
+// attach has the watchdog begin.
+func (r *freshRig) attach(p *pair) {
+	r.watch = newWatchdog([]*pair{p}, true, 0, time.Second, nil).queues[0]
 }
 
 // send publishes one frame more.
 func (r *freshRig) send() {
 	r.feed(tap.VirtioHeader{}, mark(100, 1))
 	r.service()
-	r.q.publish()
 }
 
 // serve lets the backend look at all there is.
@@ -188,7 +194,8 @@ func TestFirstLookOfABackendPassesForASignOfLife(t *testing.T) {
 	}
 }
 
-// With frames that come all the time, its first look can be seen as two.
+// With frames that come all the time, what comes between two of the watchdog's looks is
+// the proof: the first that it sees the backend do may be of one look.
 func TestBackendThatGoesOnLookingIsGivenUp(t *testing.T) {
 	r := newFreshRig(t)
 	for i := range 10 {
@@ -196,13 +203,41 @@ func TestBackendThatGoesOnLookingIsGivenUp(t *testing.T) {
 		if err := r.look(0); err != nil {
 			t.Fatal(err)
 		}
-		if dead := r.watch.strike >= 0; dead != (i < 3) {
+		if waiting := r.watch.strike >= 0; waiting != (i < 3) {
 			t.Errorf("look %d: strike %d", i, r.watch.strike)
 		}
 		r.serve()
 	}
 	if r.kicks != 0 {
 		t.Errorf("%d kicks", r.kicks)
+	}
+}
+
+// A backend that answers what it had looked at before it was bound anew is at work, and one
+// that claims more than there is has nothing left to do.
+func TestBackendWithAStaleIndexIsGivenUp(t *testing.T) {
+	r := newFreshRig(t)
+	for range 4 {
+		r.send()
+	}
+	binary.LittleEndian.PutUint32(r.ringPage()[4:], 9) // req_event
+	r.attach(r.watch.p)
+	for range 6 {
+		if err := r.look(0); err != nil || r.kicks != 0 {
+			t.Fatalf("%v, %d kicks, strike %d", err, r.kicks, r.watch.strike)
+		}
+	}
+	for range 5 {
+		r.send()
+	}
+	r.take()
+	for range 3 {
+		r.respond(1, nil)
+		for range 2 {
+			if err := r.look(0); err != nil || r.kicks != 0 {
+				t.Fatalf("%v, %d kicks, strike %d", err, r.kicks, r.watch.strike)
+			}
+		}
 	}
 }
 
