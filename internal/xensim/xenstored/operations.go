@@ -130,7 +130,11 @@ func (a *access) remove(path string) error {
 	if err != nil {
 		return err
 	}
-	a.put(parent, a.get(parent).withoutChild(name))
+	above := a.get(parent)
+	if above == nil { // made by others since this transaction has looked, which so must fail
+		return xenstore.ErrInvalid // as rm_node of xenstored_core.c
+	}
+	a.put(parent, above.withoutChild(name))
 	a.removeAll(path, n, false)
 	return nil
 }

@@ -64,6 +64,19 @@ func TestCommitFailsWhenATouchedNodeWasChanged(t *testing.T) {
 	}
 }
 
+// A transaction is no snapshot: it can find a node in a parent that was not there when it
+// looked. Such a transaction fails in the end, and until then harms nobody.
+func TestRemovalFromAParentThatCameMeanwhilePanics(t *testing.T) {
+	s := newServer(t, Options{})
+	r := newRaw(t, s, 0)
+	tx := r.begin()
+	r.want(xenstore.TypeRead, tx, "/d\x00", "ENOENT\x00")
+	write(t, client(t, s, 0), "/d/a", "1")
+	r.want(xenstore.TypeRemove, tx, "/d/a\x00", "EINVAL\x00")
+	r.want(xenstore.TypeTransactionEnd, tx, "T\x00", "EAGAIN\x00")
+	checkTree(t, s)
+}
+
 func TestTransactionIsSeenByOthersOnlyWhenCommitted(t *testing.T) {
 	s := newServer(t, Options{})
 	other := client(t, s, 0)
