@@ -41,7 +41,7 @@ func attach() Scenario {
 			reaches(t, dom0, second.ipv4(numberGuest))
 			transfer(t, guest, dom0, second.ipv4(numberDom0), 4*mib, 1)
 
-			pinger, err := t.Dom0.Start(t.Context(), "ping", "-n", "-q", "-i", "0.2", ipv4(numberGuest))
+			pinger, err := t.Dom0.Start(t.Context(), "ping", "-n", "-i", "0.2", ipv4(numberGuest))
 			t.NoError(err, "start ping")
 			index := other.status().IfIndex
 			for range 2 {
@@ -66,7 +66,8 @@ func attach() Scenario {
 			t.NoError(err, "wait for ping")
 			p, err := parsePings(r.Stdout)
 			t.NoError(err, "ping")
-			t.Require(p.sent > 0 && p.received == p.sent, "the other vif: %d of %d pings answered", p.received, p.sent)
+			// Those that were on their way when ping was stopped are nobody's loss.
+			t.Require(p.received > 0 && p.received == p.last && p.sent-p.last < 5, "the other vif: %d of %d pings answered, the last one was number %d: %s", p.received, p.sent, p.last, r.Stdout)
 			noFatal(t)
 			unplug(t, u, 1)
 			first.stop()

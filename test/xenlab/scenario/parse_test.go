@@ -62,6 +62,10 @@ rtt min/avg/max/mdev = 2.990/7.646/20.694/6.552 ms
 	if want := (pings{sent: 10, received: 9, minMS: 2.99, averageMS: 7.646, maxMS: 20.694}); err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}
+	if got, err := parsePings("64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=5.2 ms\n64 bytes from 10.77.0.2: icmp_seq=12 ttl=64 time=5.2 ms\n\n" +
+		"13 packets transmitted, 2 received, 84% packet loss, time 2400ms\n"); err != nil || got != (pings{sent: 13, received: 2, last: 12}) {
+		t.Errorf("with answers: %+v, %v", got, err)
+	}
 	if got, err := parsePings("1 packets transmitted, 0 received, 100% packet loss, time 0ms\n"); err != nil || got != (pings{sent: 1}) {
 		t.Errorf("nothing received: %+v, %v", got, err)
 	}

@@ -145,15 +145,17 @@ func watch(t *T, p place, link string, args ...string) (stop func() traffic.Fram
 // pings is what ping says.
 type pings struct {
 	sent, received          int
+	last                    int     // number of the last answer that it has printed, from 1; not with -q
 	minMS, averageMS, maxMS float64 // 0 if none came back
 }
 
 var (
 	pingCount = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+	pingSeq   = regexp.MustCompile(`icmp_seq=(\d+) ttl=`)
 	pingTimes = regexp.MustCompile(`rtt min/avg/max/mdev = ([\d.]+)/([\d.]+)/([\d.]+)/`)
 )
 
-// parsePings reads the last lines of iputils' ping.
+// parsePings reads what iputils' ping prints.
 func parsePings(out string) (pings, error) {
 	var p pings
 	m := pingCount.FindStringSubmatch(out)
@@ -162,6 +164,9 @@ func parsePings(out string) (pings, error) {
 	}
 	p.sent, _ = strconv.Atoi(m[1])     // digits, as above
 	p.received, _ = strconv.Atoi(m[2]) // as above
+	if answers := pingSeq.FindAllStringSubmatch(out, -1); answers != nil {
+		p.last, _ = strconv.Atoi(answers[len(answers)-1][1])
+	}
 	if m := pingTimes.FindStringSubmatch(out); m != nil {
 		for i, dst := range []*float64{&p.minMS, &p.averageMS, &p.maxMS} {
 			*dst, _ = strconv.ParseFloat(m[i+1], 64)
