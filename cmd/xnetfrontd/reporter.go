@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -151,7 +150,7 @@ func (r reporter) Reload(ctx context.Context) error {
 
 // Panicked logs a fault of this program in one of the others, and says so.
 func (r reporter) Panicked(request string, value any) error {
-	err := &panicError{fmt.Sprint(value), string(debug.Stack())}
+	err := caught(value)
 	r.log.Error("a request could not be answered", zap.String("request", request), problem(err), zap.String("stack", err.stack), event(eventFault))
 	return err
 }

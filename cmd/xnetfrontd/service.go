@@ -136,12 +136,18 @@ func (e *panicError) Error() string {
 	return "panic: " + e.value + "; please report it with the stack in the log"
 }
 
+// caught makes an error of the value of a panic. It is called from where the stack still
+// shows the panic.
+func caught(value any) *panicError {
+	return &panicError{fmt.Sprint(value), string(debug.Stack())}
+}
+
 // guard calls f, and makes an error of its panic: it ends this vif's attempt and not
 // the other vifs.
 func (s *service) guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &panicError{fmt.Sprint(p), string(debug.Stack())}
+			err = caught(p)
 		}
 	}()
 	return f()

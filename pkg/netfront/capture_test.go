@@ -61,28 +61,6 @@ func (k *keeper) count() int {
 	return len(k.frames)
 }
 
-// panicker is a CaptureSink with a fault.
-type panicker struct{ keeper }
-
-func (p *panicker) Connection(CaptureConnection) error { panic("at the disco") }
-
-// Its caller may live on: the queues must not go on feeding it, and others may capture.
-func TestSinkThatPanicsCapturesForEver(t *testing.T) {
-	w := newWorld(t, worldConfig{})
-	w.connected(1)
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("the sink was not asked")
-			}
-		}()
-		_, _ = w.dev.Capture(w.deadline(), CaptureConfig{}, &panicker{})
-	}()
-	next := w.capture(CaptureConfig{})
-	w.send(tap.VirtioHeader{}, mark(100, 1))
-	next.frames(1)
-}
-
 // capturing runs a Capture until end is called.
 type capturing struct {
 	w      *world
@@ -396,4 +374,26 @@ func TestSinkThatFailsEndsTheCapture(t *testing.T) {
 	if f := q.frames(1)[0]; !bytes.Equal(f.Data, mark(61, 3)[:20]) || f.Length != 61 {
 		t.Errorf("%+v", f)
 	}
+}
+
+// panicker is a CaptureSink with a fault.
+type panicker struct{ keeper }
+
+func (p *panicker) Connection(CaptureConnection) error { panic("at the disco") }
+
+// Its caller may live on: the queues must not go on feeding it, and others may capture.
+func TestSinkThatPanicsCapturesForEver(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	w.connected(1)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the sink was not asked")
+			}
+		}()
+		_, _ = w.dev.Capture(w.deadline(), CaptureConfig{}, &panicker{})
+	}()
+	next := w.capture(CaptureConfig{})
+	w.send(tap.VirtioHeader{}, mark(100, 1))
+	next.frames(1)
 }

@@ -20,7 +20,8 @@ const (
 	// that it listens. Frames that are untouched at two looks get the backend kicked, at
 	// the third the connection is given up; both are later by what the backend may wait for
 	// credit. Linux netback can lose its first event when both directions share a channel,
-	// and then looks at tx once, when its interface comes up, and never again.
+	// and then looks at tx once, when its interface comes up (xenvif_up of
+	// drivers/net/xen-netback/interface.c), and never again.
 	firstLook = time.Second
 	// laterLook is how often a connection is looked at after that.
 	laterLook = 5 * time.Second

@@ -194,8 +194,9 @@ func TestFirstLookOfABackendPassesForASignOfLife(t *testing.T) {
 	}
 }
 
-// With frames that come all the time, what comes between two of the watchdog's looks is
-// the proof: the first that it sees the backend do may be of one look.
+// With frames that come all the time the proof is in the fourth look: the second one sees
+// that the backend has looked, with a frame more on the ring, and the third one that it has
+// looked at that.
 func TestBackendThatGoesOnLookingIsGivenUp(t *testing.T) {
 	r := newFreshRig(t)
 	for i := range 10 {

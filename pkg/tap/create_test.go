@@ -40,28 +40,7 @@ func TestCreateLeavesNothingBehindWhenAStepFails(t *testing.T) {
 	}
 }
 
-// What udev sees of a link whose address is nobody's is a reason for it to set one.
-func TestLinkWaitsForItsAddress(t *testing.T) {
-	enterNamespace(t)
-	mac := net.HardwareAddr{0, 0x16, 0x3e, 1, 2, 3}
-	var steps []string
-	d, err := create(Config{MAC: mac}, func(step string) error {
-		steps = append(steps, step)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if i := slices.Index(steps, "link"); i < 0 || steps[i+1] != "mac" {
-		t.Errorf("steps %q", steps)
-	}
-	if got, err := d.MAC(); err != nil || !slices.Equal(got, mac) {
-		t.Errorf("%v, %v", got, err)
-	}
-}
-
-// As above, with errors that the kernel really gives.
+// The same with errors that the kernel really gives.
 func TestCreateLeavesNothingBehindWhenTheKernelRefuses(t *testing.T) {
 	enterNamespace(t)
 	before, linksBefore := openDescriptors(t), links(t)
@@ -199,5 +178,26 @@ func TestCreateWaitsForANameThatIsAboutToBeFree(t *testing.T) {
 	}
 	if err := <-result; err != nil {
 		t.Error(err)
+	}
+}
+
+// What udev sees of a link whose address is nobody's is a reason for it to set one.
+func TestLinkWaitsForItsAddress(t *testing.T) {
+	enterNamespace(t)
+	mac := net.HardwareAddr{0, 0x16, 0x3e, 1, 2, 3}
+	var steps []string
+	d, err := create(Config{MAC: mac}, func(step string) error {
+		steps = append(steps, step)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if i := slices.Index(steps, "link"); i < 0 || steps[i+1] != "mac" {
+		t.Errorf("steps %q", steps)
+	}
+	if got, err := d.MAC(); err != nil || !slices.Equal(got, mac) {
+		t.Errorf("%v, %v", got, err)
 	}
 }
