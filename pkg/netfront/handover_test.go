@@ -377,11 +377,16 @@ func garbage() (p busdma.PoolState) {
 // restore saves and restores the guest, as another domain.
 func (w *world) restore(as xen.DomID) {
 	w.t.Helper()
+	old := w.vif
 	w.check(w.server.Restore(w.deadline(), w.domain(), as, w.config.vif))
 	w.dom = as
-	var err error
-	w.vif, err = w.back.Vif(w.deadline(), netback.VifID{Frontend: as, Device: 0})
-	w.check(err)
+	// Under its old number, the vif from before can be there for a moment.
+	w.eventually("the restored guest's vif", func() bool {
+		v, err := w.back.Vif(w.deadline(), netback.VifID{Frontend: as, Device: 0})
+		w.check(err)
+		w.vif = v
+		return v != old
+	})
 }
 
 // noBugs checks that no event channel from before a restore was unbound or closed. A
