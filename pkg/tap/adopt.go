@@ -68,6 +68,9 @@ func (d *Device) adopt(cfg Config, keeper int, queues []int) error {
 			return fmt.Errorf("make queue non-blocking: %w", err)
 		}
 	}
+	if d.pushes, err = pushesBack(keeper); err != nil {
+		return err
+	}
 	if d.ns, err = currentNamespace(); err != nil {
 		return err
 	}

@@ -57,6 +57,7 @@ type Device struct {
 	index    int
 	accepted Offload
 	uringErr error // why io_uring is not used; nil when it is
+	pushes   bool  // see Pushes
 
 	privileged func(func() error) error
 
@@ -64,6 +65,7 @@ type Device struct {
 	nl      *netlink.Handle
 	queues  []*Queue
 	carrier bool // wanted
+	gso     int  // the limit of super-frames that was set last; 0: none by this process
 	closed  bool
 }
 
@@ -127,6 +129,7 @@ func (d *Device) createSteps(cfg Config) []step {
 		{"header", func() error { return setHeader(d.keeper) }},
 		{"detach", func() error { return detachQueue(d.keeper) }},
 		{"check", func() error { _, err := checkQueue(d.keeper, true); return err }},
+		{"pushes", func() (err error) { d.pushes, err = pushesBack(d.keeper); return err }},
 		{"carrier", d.applyCarrier},
 		{"offload", func() (err error) { d.accepted, err = probeOffload(d.keeper); return err }},
 		{"gso", func() error { return d.SetGSOMaxSize(MaxGSOSize) }},
@@ -172,6 +175,10 @@ func (d *Device) Name() string {
 
 // Index is the link's interface index.
 func (d *Device) Index() int { return d.index }
+
+// Pushes says that a full queue of the link stops the queueing discipline in front of it,
+// where senders wait (IFF_BACKPRESSURE, Linux 7.3). Without that it drops.
+func (d *Device) Pushes() bool { return d.pushes }
 
 // UringError says why readers and writers of this device use plain reads and writes;
 // nil means that they use io_uring, where they can ([Reader.Batched]).

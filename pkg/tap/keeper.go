@@ -15,6 +15,11 @@ import (
 // it cannot be checked; the header size tells.
 const linkFlags = unix.IFF_TAP | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR
 
+// iffBackpressure is IFF_BACKPRESSURE of include/uapi/linux/if_tun.h (Linux 7.3): a queue
+// that is full stops the qdisc in front of it, where others drop. It is the link's, and
+// counts in the TUNSETIFF that makes it alone.
+const iffBackpressure = 0x0080
+
 // nameWait is how long the name of a link that is on its way out is waited for. A
 // killed process's io_uring keeps its TAP for some milliseconds after its death.
 const (
@@ -26,6 +31,10 @@ const (
 // IFF_TUN_EXCL (part of no default for multi-queue links) makes a taken name an error:
 // without it, Linux would join somebody else's TAP.
 func openKeeper(nl *netlink.Handle, name string) (fd, index int, err error) {
+	flags := netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_TUN_EXCL | unix.IFF_NO_CARRIER
+	if canPushBack() {
+		flags |= iffBackpressure
+	}
 	deadline := time.Now().Add(nameWait)
 	for {
 		attrs := netlink.NewLinkAttrs()
@@ -33,7 +42,7 @@ func openKeeper(nl *netlink.Handle, name string) (fd, index int, err error) {
 		link := &netlink.Tuntap{
 			LinkAttrs:  attrs,
 			Mode:       netlink.TUNTAP_MODE_TAP,
-			Flags:      netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_TUN_EXCL | unix.IFF_NO_CARRIER,
+			Flags:      flags,
 			Queues:     1,
 			NonPersist: true,
 			// Whoever has this user and group may attach a queue without
@@ -67,6 +76,18 @@ func openKeeper(nl *netlink.Handle, name string) (fd, index int, err error) {
 	}
 }
 
+// canPushBack says whether the kernel knows IFF_BACKPRESSURE; an older one ignores it in
+// TUNSETIFF without a word.
+func canPushBack() bool {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	features, err := unix.IoctlGetUint32(fd, unix.TUNGETFEATURES)
+	return err == nil && features&iffBackpressure != 0
+}
+
 // takeDescriptor returns a descriptor of file's open file that belongs to the caller
 // alone: closed on exec from its birth, and unknown to Go's netpoller, which would
 // otherwise wake for every frame of a queue that nobody reads through it. The number
@@ -97,6 +118,12 @@ func setHeader(fd int) error {
 		return fmt.Errorf("set virtio header byte order: %w", err)
 	}
 	return nil
+}
+
+// pushesBack tells whether the link was made with IFF_BACKPRESSURE.
+func pushesBack(fd int) (bool, error) {
+	_, flags, err := queueInfo(fd)
+	return flags&iffBackpressure != 0, err
 }
 
 // detachQueue takes a queue out of the link's service. The descriptor keeps the link

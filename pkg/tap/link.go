@@ -145,10 +145,30 @@ func (d *Device) SetGSOMaxSize(size int) error {
 	if size < 1 || size > MaxGSOSize {
 		return fmt.Errorf("set GSO size: %w: %d, want 1 to %d", ErrSetting, size, MaxGSOSize)
 	}
+	return d.change("GSO size", func(l netlink.Link) error { return d.setGSO(l, size) })
+}
+
+// LimitGSO is SetGSOMaxSize, unless somebody else has set the limit since this process did.
+func (d *Device) LimitGSO(size int) error {
+	if size < 1 || size > MaxGSOSize {
+		return fmt.Errorf("limit GSO size: %w: %d, want 1 to %d", ErrSetting, size, MaxGSOSize)
+	}
 	return d.change("GSO size", func(l netlink.Link) error {
-		// A kernel before 6.3 ignores the second: it has only one limit.
-		return errors.Join(d.nl.LinkSetGSOMaxSize(l, size), d.nl.LinkSetGSOIPv4MaxSize(l, size))
+		now := int(l.Attrs().GSOMaxSize)
+		if now == size || (d.gso != 0 && now != d.gso) {
+			return nil
+		}
+		return d.setGSO(l, size)
 	})
+}
+
+func (d *Device) setGSO(l netlink.Link, size int) error {
+	// A kernel before 6.3 ignores the second: it has only one limit.
+	err := errors.Join(d.nl.LinkSetGSOMaxSize(l, size), d.nl.LinkSetGSOIPv4MaxSize(l, size))
+	if err == nil {
+		d.gso = size
+	}
+	return err
 }
 
 // Addresses are the link's IPv4 and IPv6 addresses that may be announced. IPv6
