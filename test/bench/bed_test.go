@@ -67,7 +67,7 @@ func skipWithoutTBF(t *testing.T, err error) {
 func TestEveryLoadIsMeasuredOnAVethPairBehindABucket(t *testing.T) {
 	const mbit = 100
 	b := testBed(t)
-	b.loadSeconds = 300 * time.Millisecond
+	b.loadFor = 300 * time.Millisecond
 	r := &rated{veth: newLink(linkVeth, "veth100m", [3]byte{198, 18, mbit})}
 	b.rated = map[int]*rated{mbit: r}
 	var errs [2]error

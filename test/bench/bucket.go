@@ -20,6 +20,8 @@ import (
 // buffer is full before the queue is. To the sender ring and qdisc are one FIFO of as
 // many frames as the link's queue length says, and so is the qdisc here. It is a plain
 // FIFO on all machines; with fq_codel before it xen-netfront does no worse.
+// It counts the headers of all segments of a super-frame, and netback those of the
+// first: up to 4 % of the throughput.
 //
 // The kernel's token bucket (tbf) has the right queue and the wrong filling: tokens
 // drip into it all the time, while each frame that comes to netback after the credit

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,13 +22,6 @@ type rated struct {
 
 // openLoads makes the links for each rate in cases.
 func (b *bed) openLoads(ctx context.Context, dir, program string, cases []loadCase) error {
-	for _, s := range []*space{b.guest, b.network} {
-		// What TCP learnt of a path in one sample must not be what the next begins with.
-		err := s.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_no_metrics_save", []byte("1"), 0) })
-		if err != nil {
-			return err
-		}
-	}
 	b.rated = make(map[int]*rated)
 	for _, c := range cases {
 		if b.rated[c.Mbit] != nil {
@@ -37,6 +31,24 @@ func (b *bed) openLoads(ctx context.Context, dir, program string, cases []loadCa
 		b.rated[c.Mbit] = r
 		if err := b.openRated(ctx, r, filepath.Join(dir, fmt.Sprint(c.Mbit)), program, c.Mbit); err != nil {
 			return fmt.Errorf("links with a rate of %d Mb/s: %w", c.Mbit, err)
+		}
+	}
+	return nil
+}
+
+// likeAnUplink makes the guest's TCP one that sends to the far end of an uplink.
+func (b *bed) likeAnUplink() error {
+	for name, value := range map[string]string{
+		// What it learns of a path in one sample is not what the next begins with.
+		"tcp_no_metrics_save": "1",
+		// To a peer that answers within 512 µs, as that in the other namespace does, it
+		// sends super-frames of 64 KB at any rate, and to one behind an uplink such of a
+		// millisecond's length. Kernels before 5.18 do not ask who the peer is.
+		"tcp_tso_rtt_log": "0",
+	} {
+		err := b.guest.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0) })
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set TCP up: %w", err)
 		}
 	}
 	return nil
@@ -115,11 +127,12 @@ func (b *bed) loadPair(ctx context.Context, n int, c loadCase) (p loadPair, err 
 
 // loadSample measures c on l.
 func (b *bed) loadSample(c loadCase, l *link) (map[string]float64, error) {
-	o := order{Op: "load", Peer: l.network.String(), For: b.loadSeconds, Flows: c.Flows}
+	o := order{Op: "load", Peer: l.network.String(), For: b.loadFor, Flows: c.Flows}
 	if c.Flows != 0 {
 		a, err := b.guestAgent.ask(o)
 		return a.Figures, err
 	}
+	o.For /= 2 // nothing of it has to settle
 	before, err := b.networkAgent.ask(order{Op: "flooded"})
 	if err != nil {
 		return nil, err

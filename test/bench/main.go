@@ -135,7 +135,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.IntVar(&o.pairs, "pairs", 10, "how many `pairs` of samples for each metric")
 	f.Float64Var(&o.seconds, "seconds", 1, "`length` of one sample")
 	f.IntVar(&o.loadPairs, "load-pairs", 3, "how many `pairs` of samples for each load")
-	f.Float64Var(&o.loadSeconds, "load-seconds", 5, "`length` of one sample under load, after 1 s without looking")
+	f.Float64Var(&o.loadSeconds, "load-seconds", 4, "`length` of one sample under load, after 1 s without looking; of datagrams half of it")
 	f.BoolVar(&o.quick, "quick", false, "few and short samples, to see roughly: -pairs 2 -seconds 0.3 -load-pairs 2 -load-seconds 2.5")
 	f.StringVar(&o.only, "only", "", "only these `metrics`, separated by commas: "+metricNames())
 	f.StringVar(&o.out, "out", "bench-results", "`folder` for the results; empty to save none")
@@ -235,6 +235,11 @@ func (b *bed) measureMetrics(ctx context.Context, o options, stderr io.Writer) (
 
 func (b *bed) measureLoads(ctx context.Context, o options, stderr io.Writer) ([]loaded, error) {
 	var all []loaded
+	if len(o.loads) > 0 {
+		if err := b.likeAnUplink(); err != nil {
+			return nil, err
+		}
+	}
 	for _, c := range o.loads {
 		all = append(all, loaded{loadCase: c})
 	}

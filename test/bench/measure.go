@@ -21,13 +21,13 @@ type bed struct {
 	veth, forwarder, xnetfrontd *link
 	seconds                     time.Duration  // of a sample
 	rated                       map[int]*rated // for loads, by rate in Mb/s
-	loadSeconds                 time.Duration  // of a sample under load
+	loadFor                     time.Duration  // length of a sample under load
 }
 
 // openBed makes the namespaces, the agents and the links that o needs. Files go into
 // dir.
 func openBed(ctx context.Context, dir string, o options) (b *bed, err error) {
-	b = &bed{seconds: seconds(o.seconds), loadSeconds: seconds(o.loadSeconds)}
+	b = &bed{seconds: seconds(o.seconds), loadFor: seconds(o.loadSeconds)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
