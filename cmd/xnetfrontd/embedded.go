@@ -28,6 +28,7 @@ type embeddedXenCmd struct {
 	DevID   int       `name:"devid" default:"0" help:"Its vif."`
 	TAP     string    `name:"tap" placeholder:"NAME" help:"Name of the backend's TAP (default: vif<domid>.<devid>)."`
 	Queues  int       `default:"2" help:"Queue pairs to offer."`
+	Rate    string    `placeholder:"BYTES,USEC" help:"What each queue may send: so many bytes in so many microseconds, as in the backend's rate node (default: no limit)."`
 	Without []string  `help:"Features not to offer."`
 }
 
@@ -59,6 +60,9 @@ func (c *embeddedXenCmd) Run(streams) error {
 		return err
 	}
 	features.MaxQueues = c.Queues
+	if err := netback.CheckRate(c.Rate); err != nil {
+		return usagef("--rate %q: expected bytes and microseconds, such as \"125000,50000\"", c.Rate)
+	}
 	log, err := newLogger(config.Log{Level: "info", Format: "auto"})
 	if err != nil {
 		return err
@@ -81,7 +85,7 @@ func (c *embeddedXenCmd) Run(streams) error {
 	err = xensim.AttachVif(ctx, domain0.Store(), xensim.VifConfig{
 		Frontend: c.DomID, Backend: 0, DevID: c.DevID,
 		MAC:     net.HardwareAddr{0x00, 0x16, 0x3e, 0, byte(c.DomID), byte(c.DevID)}, // Xen's OUI
-		VifName: c.TAP,
+		VifName: c.TAP, Rate: c.Rate,
 	})
 	if err != nil {
 		return err

@@ -45,6 +45,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"top's interval", []string{"top", "--interval", "1ms"}, "--interval 1ms: expected 100ms or more"},
 		{"top's interval without a unit", []string{"top", "--interval", "5"}, `--interval: expected duration but got "5": time: missing unit in duration "5"; see xnetfrontd --help`},
 		{"top's count", []string{"top", "--count=-1"}, "--count -1: expected 1 or more, or 0 for no end"},
+		{"embedded Xen's rate", []string{"embedded-xen", "--rate", "30Mb/s", dir}, `--rate "30Mb/s": expected bytes and microseconds, such as "125000,50000"`},
 		{"dump of no vif", []string{"dump"}, `expected "<vif>"; see xnetfrontd --help`},
 		{"kick of no vif", []string{"kick"}, `expected "<vif>"; see xnetfrontd --help`},
 		{"dump of two", []string{"dump", "0", "1"}, "unexpected argument 1; see xnetfrontd --help"},

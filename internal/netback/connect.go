@@ -67,7 +67,7 @@ func (v *Vif) openQueues(ctx context.Context, n int) error {
 	if v.options.LostEOI > 0 && chance(v.options.LostEOI) {
 		v.faults.Inject(LostEOI, v.faults.Left(LostEOI)+1)
 	}
-	bytes, interval := v.readRate(ctx)
+	limit := v.readRate(ctx)
 	var queues []*queue
 	for i := range n {
 		dir := v.front
@@ -78,7 +78,7 @@ func (v *Vif) openQueues(ctx context.Context, n int) error {
 		if err == nil {
 			var q *queue
 			if q, err = v.openQueue(i, nodes, ports[i]); err == nil {
-				q.tx.credit = newCredit(bytes, interval, time.Now())
+				q.tx.credit = newCredit(limit, time.Now())
 				queues = append(queues, q)
 				continue
 			}
@@ -127,37 +127,32 @@ func (v *Vif) disconnect() {
 }
 
 // readRate reads the limit on what the guest sends.
-func (v *Vif) readRate(ctx context.Context) (bytes uint64, interval time.Duration) {
+func (v *Vif) readRate(ctx context.Context) rate {
 	value, err := v.backend.conn.Store().Read(ctx, v.dir+"/"+netif.KeyRate)
 	v.rate = value
 	if errors.Is(err, xenstore.ErrNotFound) {
-		return 0, 0
+		return rate{bytes: noLimit}
 	}
+	var limit rate
 	if err == nil {
-		bytes, interval, err = parseRate(value)
+		limit, err = parseRate(value)
 	}
 	if err != nil {
 		v.log.Warn("failed to parse network rate limit, traffic unlimited", zap.Error(err))
-		return 0, 0
+		return rate{bytes: noLimit}
 	}
-	return bytes, interval
+	return limit
 }
 
 // rateChanged gives the queues a new limit, if there is one.
 func (v *Vif) rateChanged(ctx context.Context) {
 	before := v.rate
-	bytes, interval := v.readRate(ctx)
+	limit := v.readRate(ctx)
 	if v.rate == before {
 		return
 	}
 	for _, q := range v.queues {
-		q.tx.newRate.Store(&rate{bytes, interval})
+		q.tx.newRate.Store(&limit)
 		q.tx.wait.wake()
 	}
-}
-
-// rate is a limit on its way to a tx worker.
-type rate struct {
-	bytes    uint64
-	interval time.Duration
 }

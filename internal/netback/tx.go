@@ -112,7 +112,7 @@ func (w *txWorker) run() time.Duration {
 	faults := &w.q.vif.faults
 	w.release(false)
 	if r := w.newRate.Swap(nil); r != nil {
-		w.credit.change(r.bytes, r.interval)
+		w.credit.change(*r)
 	}
 	for !w.q.vif.Disabled() && !w.q.stopping.Load() {
 		if faults.take(TxIgnore) {
@@ -160,7 +160,7 @@ func (w *txWorker) collect(waiting uint32) time.Duration {
 	slots := uint64(0)
 	defer func() { w.q.counters.txSlots.Add(slots) }()
 	for waiting > 0 && w.n < txBatch {
-		if w.credit.bytes != 0 {
+		if w.credit.limited() {
 			size := netif.ParseTxRequest(w.ring.Request(0)).Size
 			if pause, ok := w.credit.take(int(size), time.Now()); !ok {
 				return pause

@@ -146,6 +146,18 @@ func TestRateStopsTheRingAndStartsItAgain(t *testing.T) {
 	}
 }
 
+func TestRingThatWaitsForCreditGoesOnAtOnceWithANewRate(t *testing.T) {
+	const hour = "3600000000"
+	r := newRig(t, Options{}, func(c *xensim.VifConfig) { c.Rate = "100," + hour })
+	r.connect(1, true, allFeatures())
+	q := r.queues[0]
+	ids := q.put(frameOf(1500, 1), 1500, 0)
+	q.push()
+	r.eventually(func() bool { return r.vif.Stats().CreditWaits > 0 })
+	r.check(r.xen.Toolstack().Write(r.ctx, r.backDir()+"/"+netif.KeyRate, "125000,50000"))
+	q.expect(netif.StatusOkay, 0, ids...)
+}
+
 func TestMulticastMessages(t *testing.T) {
 	r := newRig(t, Options{})
 	r.connect(1, true, allFeatures().with(netif.KeyRequestMcast, "1"))

@@ -16,6 +16,8 @@ type order struct {
 	Op   string        `json:"op"`
 	Peer string        `json:"peer"` // address of the other namespace on the link
 	For  time.Duration `json:"for"`
+	// Flows are the TCP uploads of a load.
+	Flows int `json:"flows"`
 }
 
 type answer struct {
@@ -23,6 +25,8 @@ type answer struct {
 	P99   float64       `json:"p99"`
 	At    time.Duration `json:"at"` // on the agent's own clock
 	Err   string        `json:"err"`
+	// Figures are those of a load.
+	Figures map[string]float64 `json:"figures"`
 }
 
 // agentRole is the argument that makes this program an agent.

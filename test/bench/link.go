@@ -71,15 +71,20 @@ func (s spaces) address(l *link, networkDevice string) error {
 // openVeth makes the veth pair.
 func (s spaces) openVeth() (*link, error) {
 	l := newLink(linkVeth, "veth0", [3]byte{192, 0, 2})
+	return l, s.makeVeth(l)
+}
+
+// makeVeth makes l's veth pair, and gives both ends l's name and their addresses.
+func (s spaces) makeVeth(l *link) error {
 	err := s.guest.nl.LinkAdd(&netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: l.device, MTU: mtu, TxQLen: -1},
 		PeerName:      l.device,
 		PeerNamespace: netlink.NsFd(int(s.network.handle)),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a veth pair: %w", err)
+		return fmt.Errorf("make a veth pair: %w", err)
 	}
-	return l, s.address(l, l.device)
+	return s.address(l, l.device)
 }
 
 // mtu of every link, in bytes.

@@ -26,11 +26,16 @@ const (
 type options struct {
 	pairs   int
 	seconds float64 // of a sample
-	only    string
-	metrics []metric
-	hot     bool
-	out     string
-	check   bool
+	// loadPairs and loadSeconds are those of samples under load.
+	loadPairs   int
+	loadSeconds float64
+	quick       bool
+	only        string
+	metrics     []metric
+	loads       []loadCase
+	hot         bool
+	out         string
+	check       bool
 }
 
 func main() {
@@ -87,15 +92,40 @@ func parse(args []string) (options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("argument %q: there are only flags, see -help", f.Arg(0))
 	}
-	if o.pairs < 1 {
-		return o, fmt.Errorf("-pairs %d: want at least 1", o.pairs)
+	if o.quick {
+		o.shorten(f)
 	}
-	if !(o.seconds >= 0.01 && o.seconds <= 600) {
-		return o, fmt.Errorf("-seconds %g: want 0.01 to 600", o.seconds)
+	for name, n := range map[string]int{"pairs": o.pairs, "load-pairs": o.loadPairs} {
+		if n < 1 {
+			return o, fmt.Errorf("-%s %d: want at least 1", name, n)
+		}
+	}
+	for name, s := range map[string]float64{"seconds": o.seconds, "load-seconds": o.loadSeconds} {
+		if !(s >= 0.01 && s <= 600) {
+			return o, fmt.Errorf("-%s %g: want 0.01 to 600", name, s)
+		}
 	}
 	var err error
-	o.metrics, o.hot, err = choose(o.only)
+	o.metrics, o.loads, o.hot, err = choose(o.only)
 	return o, err
+}
+
+// shorten makes samples few and short, but for what the command line says of them.
+func (o *options) shorten(f *flag.FlagSet) {
+	given := make(map[string]bool)
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if !given["pairs"] {
+		o.pairs = 2
+	}
+	if !given["seconds"] {
+		o.seconds = 0.3
+	}
+	if !given["load-pairs"] {
+		o.loadPairs = 2
+	}
+	if !given["load-seconds"] {
+		o.loadSeconds = 2.5
+	}
 }
 
 // flags are the command line's, with o's fields behind them.
@@ -104,6 +134,9 @@ func (o *options) flags() *flag.FlagSet {
 	f.SetOutput(io.Discard) // an error is one line, and main's to print
 	f.IntVar(&o.pairs, "pairs", 10, "how many `pairs` of samples for each metric")
 	f.Float64Var(&o.seconds, "seconds", 1, "`length` of one sample")
+	f.IntVar(&o.loadPairs, "load-pairs", 3, "how many `pairs` of samples for each load")
+	f.Float64Var(&o.loadSeconds, "load-seconds", 4, "`length` of one sample under load, after 1 s without looking; of datagrams half of it")
+	f.BoolVar(&o.quick, "quick", false, "few and short samples, to see roughly: -pairs 2 -seconds 0.3 -load-pairs 2 -load-seconds 2.5")
 	f.StringVar(&o.only, "only", "", "only these `metrics`, separated by commas: "+metricNames())
 	f.StringVar(&o.out, "out", "bench-results", "`folder` for the results; empty to save none")
 	f.BoolVar(&o.check, "check", false, "exit with code 1 if the floor is missed")
@@ -122,10 +155,11 @@ func help() string {
 
 // run measures what o says, and prints and saves it.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
-	r := &result{When: time.Now(), Machine: figures.DescribeMachine(ctx), Pairs: o.pairs, Seconds: o.seconds}
+	r := &result{When: time.Now(), Machine: figures.DescribeMachine(ctx), Pairs: o.pairs, Seconds: o.seconds,
+		LoadPairs: o.loadPairs, LoadSeconds: o.loadSeconds}
 	var err error
-	if len(o.metrics) > 0 {
-		if r.Metrics, err = measure(ctx, o, stderr); err != nil {
+	if len(o.metrics)+len(o.loads) > 0 {
+		if err := r.measure(ctx, o, stderr); err != nil {
 			return err
 		}
 	}
@@ -154,20 +188,31 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// measure takes the pairs of every metric. It goes round the metrics, so that a time
+// measure takes the pairs of every metric and load. It goes round them, so that a time
 // in which the machine is busy with something else does not hit all samples of one.
-func measure(ctx context.Context, o options, stderr io.Writer) (all []measured, err error) {
+func (r *result) measure(ctx context.Context, o options, stderr io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "xnetfrontd-bench-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b, err := openBed(ctx, dir, time.Duration(o.seconds*float64(time.Second)))
+	b, err := openBed(ctx, dir, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	defer context.AfterFunc(ctx, b.interrupt)()
+	if len(o.metrics) > 0 {
+		if r.Metrics, err = b.measureMetrics(ctx, o, stderr); err != nil {
+			return err
+		}
+	}
+	r.Loads, err = b.measureLoads(ctx, o, stderr)
+	return err
+}
+
+func (b *bed) measureMetrics(ctx context.Context, o options, stderr io.Writer) ([]measured, error) {
+	var all []measured
 	for _, m := range o.metrics {
 		all = append(all, measured{metric: m})
 	}
@@ -184,6 +229,29 @@ func measure(ctx context.Context, o options, stderr io.Writer) (all []measured, 
 	for i := range all {
 		m := &all[i]
 		m.Ratios = map[string]figures.Spread{linkForwarder: m.ratios(linkForwarder, valueOf), linkXnetfrontd: m.ratios(linkXnetfrontd, valueOf)}
+	}
+	return all, nil
+}
+
+func (b *bed) measureLoads(ctx context.Context, o options, stderr io.Writer) ([]loaded, error) {
+	var all []loaded
+	if len(o.loads) > 0 {
+		if err := b.likeAnUplink(); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range o.loads {
+		all = append(all, loaded{loadCase: c})
+	}
+	for n := range o.loadPairs {
+		for i := range all {
+			fmt.Fprintf(stderr, "latency, pair %d of %d: %s\n", n+1, o.loadPairs, all[i].title())
+			p, err := b.loadPair(ctx, n, all[i].loadCase)
+			if err != nil {
+				return nil, err
+			}
+			all[i].Pairs = append(all[i].Pairs, p)
+		}
 	}
 	return all, nil
 }

@@ -20,6 +20,9 @@ func TestWrongCommandLineIsOneLineAndCode2(t *testing.T) {
 		{"-pairs", "0"},
 		{"-pairs", "many"},
 		{"-seconds", "0"},
+		{"-load-pairs", "0"},
+		{"-load-seconds", "601"},
+		{"-only", "latency-3"},
 		{"-seconds", "NaN"},
 		{"-only", "tcp,nothing"},
 		{"-unknown"},
@@ -45,25 +48,45 @@ func TestHelpNamesEveryMetric(t *testing.T) {
 			t.Errorf("nothing about %s in %q", m.ID, out.String())
 		}
 	}
+	for _, c := range loadCases() {
+		if !strings.Contains(out.String(), c.ID) {
+			t.Errorf("nothing about %s in %q", c.ID, out.String())
+		}
+	}
+}
+
+func everyLoad() string {
+	var names []string
+	for _, c := range loadCases() {
+		names = append(names, c.ID)
+	}
+	return strings.Join(names, " ")
 }
 
 func TestOnlyTakesKindsAndSingleMetrics(t *testing.T) {
 	for only, want := range map[string]string{
-		"":              "tcp-tx tcp-rx udp-tx udp-rx rtt hot",
+		"":              "tcp-tx tcp-rx udp-tx udp-rx rtt " + everyLoad() + " hot",
 		"tcp":           "tcp-tx tcp-rx",
 		"rtt,udp-rx":    "rtt udp-rx",
 		"udp-rx,udp":    "udp-rx udp-tx",
 		"hot-loops":     "hot",
 		"rtt,hot-loops": "rtt hot",
 		"tcp-tx,tcp-tx": "tcp-tx",
+
+		"rtt,latency-30":          "rtt latency-30-1 latency-30-8 latency-30-udp",
+		"latency-norate-udp":      "latency-norate-udp",
+		"latency-10,latency-10-8": "latency-10-1 latency-10-8 latency-10-udp",
 	} {
-		chosen, hot, err := choose(only)
+		chosen, loads, hot, err := choose(only)
 		if err != nil {
 			t.Errorf("%q: %v", only, err)
 		}
 		var got []string
 		for _, m := range chosen {
 			got = append(got, m.ID)
+		}
+		for _, c := range loads {
+			got = append(got, c.ID)
 		}
 		if hot {
 			got = append(got, "hot")

@@ -19,12 +19,15 @@ type bed struct {
 	spaces
 	guestAgent, networkAgent    *agent
 	veth, forwarder, xnetfrontd *link
-	seconds                     time.Duration // of a sample
+	seconds                     time.Duration  // of a sample
+	rated                       map[int]*rated // for loads, by rate in Mb/s
+	loadFor                     time.Duration  // length of a sample under load
 }
 
-// openBed makes the namespaces, the agents and the links. Files go into dir.
-func openBed(ctx context.Context, dir string, seconds time.Duration) (b *bed, err error) {
-	b = &bed{seconds: seconds}
+// openBed makes the namespaces, the agents and the links that o needs. Files go into
+// dir.
+func openBed(ctx context.Context, dir string, o options) (b *bed, err error) {
+	b = &bed{seconds: seconds(o.seconds), loadFor: seconds(o.loadSeconds)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -46,16 +49,30 @@ func openBed(ctx context.Context, dir string, seconds time.Duration) (b *bed, er
 	if b.networkAgent, err = startAgent(b.network); err != nil {
 		return b, err
 	}
+	if len(o.metrics) > 0 {
+		if err := b.openLinks(ctx, dir, program); err != nil {
+			return b, err
+		}
+	}
+	return b, b.openLoads(ctx, dir, program, o.loads)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// openLinks makes the links that metrics are measured on, all as they come: no option
+// but names and paths.
+func (b *bed) openLinks(ctx context.Context, dir, program string) (err error) {
 	if b.veth, err = b.openVeth(); err != nil {
-		return b, err
+		return err
 	}
 	if b.forwarder, err = b.openForwarder(ctx, dir); err != nil {
-		return b, err
+		return err
 	}
-	if b.xnetfrontd, err = b.openXnetfrontd(ctx, dir, program); err != nil {
-		return b, err
+	b.xnetfrontd, err = b.openXnetfrontd(ctx, dir, program, xenOptions{tap: daemonTAP, backendTAP: backendTAP}, [3]byte{203, 0, 113})
+	if err != nil {
+		return err
 	}
-	return b, b.tryOut()
+	return b.tryOut(b.veth, b.forwarder, b.xnetfrontd)
 }
 
 // interrupt makes a sample that is under way fail.
@@ -72,6 +89,9 @@ func (b *bed) close() error {
 			errs = append(errs, l.stop())
 		}
 	}
+	for _, r := range b.rated {
+		errs = append(errs, r.stop())
+	}
 	for _, a := range []*agent{b.guestAgent, b.networkAgent} {
 		if a != nil {
 			a.stop()
@@ -87,8 +107,8 @@ func (b *bed) close() error {
 
 // tryOut sends a datagram and back over each link, which also fills the tables of
 // neighbours.
-func (b *bed) tryOut() error {
-	for _, l := range []*link{b.veth, b.forwarder, b.xnetfrontd} {
+func (b *bed) tryOut(links ...*link) error {
+	for _, l := range links {
 		if _, err := b.guestAgent.ask(order{Op: "rtt", Peer: l.network.String()}); err != nil {
 			return fmt.Errorf("try out %s: %w", l.name, errors.Join(err, l.alive()))
 		}

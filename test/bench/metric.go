@@ -49,20 +49,26 @@ func metrics() []metric {
 // hotLoops is what -only calls the benchmarks of the packages.
 const hotLoops = "hot-loops"
 
-// choose returns the metrics whose names, or the beginnings of whose names before the
-// dash, are in only, which is separated by commas; all if it is empty. Hot tells
-// whether the hot loops are among them.
-func choose(only string) (chosen []metric, hot bool, err error) {
+// choose returns the metrics and loads whose names, or the beginnings of whose names
+// before a dash, are in only, which is separated by commas; all if it is empty. Hot
+// tells whether the hot loops are among them.
+func choose(only string) (chosen []metric, loads []loadCase, hot bool, err error) {
 	all := metrics()
 	if only == "" {
-		return all, true, nil
+		return all, loadCases(), true, nil
 	}
 	for name := range strings.SplitSeq(only, ",") {
 		if name == hotLoops {
 			hot = true
 			continue
 		}
-		found := false
+		named := chooseLoads(name)
+		found := len(named) > 0
+		for _, c := range named {
+			if !slices.Contains(loads, c) {
+				loads = append(loads, c)
+			}
+		}
 		for _, m := range all {
 			kind, _, _ := strings.Cut(m.ID, "-")
 			if m.ID != name && kind != name {
@@ -74,16 +80,23 @@ func choose(only string) (chosen []metric, hot bool, err error) {
 			}
 		}
 		if !found {
-			return nil, false, fmt.Errorf("-only %s: want names out of %s", name, metricNames())
+			return nil, nil, false, fmt.Errorf("-only %s: want names out of %s", name, metricNames())
 		}
 	}
-	return chosen, hot, nil
+	return chosen, loads, hot, nil
 }
 
 func metricNames() string {
 	names := []string{"tcp", "udp"}
 	for _, m := range metrics() {
 		names = append(names, m.ID)
+	}
+	names = append(names, loadPrefix)
+	for _, c := range loadCases() {
+		if c.Flows == 1 { // the rate, and what is under it
+			names = append(names, strings.TrimSuffix(c.ID, "-1"))
+		}
+		names = append(names, c.ID)
 	}
 	return strings.Join(append(names, hotLoops), ", ")
 }

@@ -20,6 +20,9 @@ func (r *result) report(w io.Writer) error {
 		r.reportAbsolute(&b)
 		r.reportLoad(&b)
 	}
+	if len(r.Loads) > 0 {
+		r.reportLoads(&b)
+	}
 	if len(r.HotLoops) > 0 {
 		r.reportHotLoops(&b)
 	}

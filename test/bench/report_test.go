@@ -48,7 +48,31 @@ func fixture() *result {
 		}
 		r.Metrics = append(r.Metrics, all)
 	}
+	r.LoadPairs, r.LoadSeconds = 3, 5
+	for _, c := range []loadCase{{"latency-30-1", 30, 1}, {"latency-norate-8", 0, 8}, {"latency-30-udp", 30, 0}} {
+		r.Loads = append(r.Loads, loadedFixture(c))
+	}
 	return r
+}
+
+// loadedFixture has no lost pings on veth, and none at all in one sample of xnetfrontd.
+func loadedFixture(c loadCase) loaded {
+	l := loaded{loadCase: c}
+	for i := range 3 {
+		p := loadPair{Veth: make(map[string]float64), Xnetfrontd: make(map[string]float64)}
+		for n, f := range c.figures() {
+			p.Veth[f.ID] = float64(10*n + 30 + i)
+			p.Xnetfrontd[f.ID] = p.Veth[f.ID] * 1.1
+			if f.Plain {
+				p.Veth[f.ID], p.Xnetfrontd[f.ID] = 0, float64(i)/2
+			}
+			if i == 2 && (f.ID == figurePing || f.ID == figurePing95) {
+				delete(p.Xnetfrontd, f.ID)
+			}
+		}
+		l.Pairs = append(l.Pairs, p)
+	}
+	return l
 }
 
 // golden compares got with a file of testdata.

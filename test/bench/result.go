@@ -14,6 +14,10 @@ type result struct {
 	Seconds  float64         `json:"seconds"` // of one sample
 	Metrics  []measured      `json:"metrics"`
 	HotLoops []hotLoop       `json:"hot_loops"`
+	// Loads are latencies under load, with samples of a length of their own.
+	LoadPairs   int      `json:"load_pairs"`
+	LoadSeconds float64  `json:"load_seconds"`
+	Loads       []loaded `json:"loads"`
 }
 
 // measured is a metric with all its samples.

@@ -32,6 +32,7 @@ const answerTimeout = 5 * time.Second
 type servers struct {
 	began    time.Time
 	received atomic.Uint64 // UDP datagrams
+	flooded  atomic.Uint64 // those of a flood under load
 }
 
 func serve() (*servers, error) {
@@ -53,13 +54,13 @@ func serve() (*servers, error) {
 	if err != nil {
 		return nil, err
 	}
-	go s.sinkUDP(ipv4.NewPacketConn(sink))
+	go sinkUDP(ipv4.NewPacketConn(sink), &s.received)
 	echo, err := net.ListenPacket("udp4", ":"+echoPort)
 	if err != nil {
 		return nil, err
 	}
 	go echoUDP(echo.(*net.UDPConn))
-	return s, nil
+	return s, s.serveLoads()
 }
 
 // sinkTCP reads a connection to its end and answers with how many bytes came and in
@@ -85,7 +86,7 @@ func sinkTCP(c net.Conn) {
 	c.Write(r[:])
 }
 
-func (s *servers) sinkUDP(c *ipv4.PacketConn) {
+func sinkUDP(c *ipv4.PacketConn, received *atomic.Uint64) {
 	msgs := make([]ipv4.Message, udpBatch)
 	for i := range msgs {
 		msgs[i].Buffers = [][]byte{make([]byte, 2048)}
@@ -95,7 +96,7 @@ func (s *servers) sinkUDP(c *ipv4.PacketConn) {
 		if err != nil {
 			return
 		}
-		s.received.Add(uint64(n))
+		received.Add(uint64(n))
 	}
 }
 
@@ -122,6 +123,10 @@ func (s *servers) do(o order) (answer, error) {
 		return answer{Value: float64(s.received.Load()), At: time.Since(s.began)}, nil
 	case "rtt":
 		return roundTrips(o)
+	case "load":
+		return underLoad(o)
+	case "flooded":
+		return answer{Value: float64(s.flooded.Load())}, nil
 	}
 	return answer{}, fmt.Errorf("unknown order %q", o.Op)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -35,29 +36,42 @@ func build(ctx context.Context, dir string) (program string, err error) {
 	return program, nil
 }
 
+// xenOptions are what the embedded Xen and the daemon are told, beside paths.
+type xenOptions struct {
+	tap, backendTAP string
+	queues          int    // 0: as many as it offers by itself
+	rate            string // of the vif, as in its rate node
+}
+
 // openXnetfrontd starts the embedded Xen with its netback in the network's namespace
-// and the daemon in the guest's, both as they come: no option but names and paths.
-func (s spaces) openXnetfrontd(ctx context.Context, dir, program string) (l *link, err error) {
-	l = newLink(linkXnetfrontd, daemonTAP, [3]byte{203, 0, 113})
+// and the daemon in the guest's.
+func (s spaces) openXnetfrontd(ctx context.Context, dir, program string, o xenOptions, third [3]byte) (l *link, err error) {
+	l = newLink(linkXnetfrontd, o.tap, third)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.stop())
 		}
 	}()
 	control := filepath.Join(dir, "control.sock")
-	backend, err := startProcess(ctx, s.network, backendProcess, dir,
-		exec.Command(program, "embedded-xen", "--tap", backendTAP, dir))
+	xen := []string{"embedded-xen", "--tap", o.backendTAP, dir}
+	if o.queues != 0 {
+		xen = append(xen, "--queues", strconv.Itoa(o.queues))
+	}
+	if o.rate != "" {
+		xen = append(xen, "--rate", o.rate)
+	}
+	backend, err := startProcess(ctx, s.network, backendProcess, dir, exec.Command(program, xen...))
 	if err != nil {
 		return l, err
 	}
 	l.processes = append(l.processes, backend)
 	d, err := startProcess(ctx, s.guest, daemonProcess, dir,
-		exec.Command(program, "run", "--xen", dir, "--vif", "0", "--tap", daemonTAP, "--control", control))
+		exec.Command(program, "run", "--xen", dir, "--vif", "0", "--tap", o.tap, "--control", control))
 	if err != nil {
 		return l, err
 	}
 	l.processes = append(l.processes, d)
-	if err := s.address(l, backendTAP); err != nil {
+	if err := s.address(l, o.backendTAP); err != nil {
 		return l, err
 	}
 	query := func(ctx context.Context) (vif, error) { return queryStatus(ctx, program, control) }
