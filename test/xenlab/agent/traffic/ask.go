@@ -29,6 +29,7 @@ type Asked struct {
 	AverageMS float64 `json:"average_ms"`
 	P95MS     float64 `json:"p95_ms"` // 95th percentile
 	MaxMS     float64 `json:"max_ms"`
+	MaxAt     int     `json:"max_at"` // number of the request that took that long
 }
 
 // Ask is the command "ask".
@@ -121,11 +122,14 @@ func (a *asking) asked() Asked {
 	if len(a.trips) == 0 {
 		return s
 	}
-	slices.Sort(a.trips)
-	for _, v := range a.trips {
+	for n, v := range a.trips {
 		s.AverageMS += v / float64(len(a.trips))
+		if v > s.MaxMS {
+			s.MaxMS, s.MaxAt = v, n
+		}
 	}
-	s.P95MS, s.MaxMS = Percentile(a.trips, 95), a.trips[len(a.trips)-1]
+	slices.Sort(a.trips)
+	s.P95MS = Percentile(a.trips, 95)
 	return s
 }
 
