@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,9 +21,9 @@ const askHeader = 4
 // lastAnswers is how long answers are waited for after the last request.
 const lastAnswers = 30 * time.Second
 
-// Asked is the result of [Ask]. A round trip counts from the time at which its request
-// was due, so that a connection that stands still is seen in every request that waits
-// for it.
+// Asked is the result of [Ask]. A round trip counts from when its request is given to the
+// kernel, which is on time even while answers are not: a connection that stands still is
+// seen in every request that waits for it.
 type Asked struct {
 	Sent      int     `json:"sent"`
 	Answered  int     `json:"answered"`
@@ -54,7 +55,7 @@ func (c *Ask) Run(ctx context.Context, out io.Writer) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
-	a := asking{Ask: c, conn: conn, began: time.Now()}
+	a := asking{Ask: c, conn: conn, began: time.Now(), at: make([]atomic.Int64, c.Requests)}
 	var both errgroup.Group
 	both.Go(func() error { return a.send(ctx) })
 	both.Go(a.receive)
@@ -70,8 +71,9 @@ type asking struct {
 	*Ask
 	conn  *net.TCPConn
 	began time.Time
-	sent  int       // send's, until both have ended
-	trips []float64 // in ms; receive's, until both have ended
+	at    []atomic.Int64 // when each request was sent, in ns since began
+	sent  int            // send's, until both have ended
+	trips []float64      // in ms; receive's, until both have ended
 }
 
 // due is when request n is.
@@ -89,6 +91,7 @@ func (a *asking) send(ctx context.Context) error {
 		case <-time.After(time.Until(a.due(n))):
 		}
 		binary.BigEndian.PutUint32(b, uint32(n))
+		a.at[n].Store(int64(time.Since(a.began)))
 		if _, err := a.conn.Write(b); err != nil {
 			return err
 		}
@@ -110,10 +113,10 @@ func (a *asking) receive() error {
 		case err != nil:
 			return err
 		}
-		if got := binary.BigEndian.Uint32(b); got != uint32(n) {
+		if got := binary.BigEndian.Uint32(b); got != uint32(n) || n >= a.Requests {
 			return fmt.Errorf("the answer to request %d, where %d's is due", got, n)
 		}
-		a.trips = append(a.trips, float64(time.Since(a.due(n)))/1e6)
+		a.trips = append(a.trips, float64(int64(time.Since(a.began))-a.at[n].Load())/1e6)
 	}
 }
 

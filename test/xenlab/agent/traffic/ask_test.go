@@ -41,7 +41,7 @@ func TestRequestsGoOnWhileNothingIsAnswered(t *testing.T) {
 	}
 }
 
-func TestRequestIsTimedFromWhenItWasDue(t *testing.T) {
+func TestRequestsAreDueAtTheirRate(t *testing.T) {
 	began := time.Now()
 	a := asking{Ask: &Ask{Rate: 4}, began: began}
 	if got, want := a.due(6), began.Add(1500*time.Millisecond); !got.Equal(want) {
