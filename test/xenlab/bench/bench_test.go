@@ -21,7 +21,7 @@ func fixture() *Result {
 	r := &Result{
 		When:    time.Date(2026, 11, 23, 14, 5, 9, 0, time.UTC),
 		Machine: figures.Machine{Kernel: "6.18.0", Processor: "some & <processor>", CPUs: 2, Arch: "amd64", Go: "go1.26.8", Revision: "1234567"},
-		Xen:     "4.20.0", Dom0: "6.12.1", Guest: "6.12.1", Type: lab.TypePV, Pairs: 3, Seconds: 3,
+		Xen:     "4.20.0", Dom0: "6.12.1", Guest: "6.12.1", Type: lab.TypePV, Pairs: 3, Seconds: 3, Frontends: []string{Kernel, Ours},
 	}
 	for _, m := range Metrics() {
 		all := Measured{Metric: m}
@@ -38,7 +38,7 @@ func fixture() *Result {
 			}
 			all.Samples = append(all.Samples, pair)
 		}
-		all.Ratio = figures.SpreadOf(all.ratios(valueOf))
+		all.sum()
 		r.Metrics = append(r.Metrics, all)
 	}
 	return r
@@ -124,21 +124,23 @@ func TestOnlyTakesKindsAndSingleMetrics(t *testing.T) {
 		"ping,udp-rx":  "udp-rx ping",
 		"plain,plain":  "plain-tx plain-rx",
 		"tcp-rx,plain": "tcp-rx plain-tx plain-rx",
+		"latency":      "",
+		"latency,ping": "ping",
 	} {
 		var names []string
 		if only != "" {
 			names = strings.Split(only, ",")
 		}
-		chosen, err := Choose(names)
+		chosen, latency, err := Choose(names)
 		var got []string
 		for _, m := range chosen {
 			got = append(got, m.ID)
 		}
-		if err != nil || strings.Join(got, " ") != want {
-			t.Errorf("%q: %q, %v, want %q", only, got, err, want)
+		if err != nil || strings.Join(got, " ") != want || latency != strings.Contains(only, "latency") {
+			t.Errorf("%q: %q, latency %v, %v, want %q", only, got, latency, err, want)
 		}
 	}
-	if _, err := Choose([]string{"tcp", "nothing"}); err == nil || !strings.Contains(err.Error(), `"nothing"`) || !strings.Contains(err.Error(), "udp-tx") {
+	if _, _, err := Choose([]string{"tcp", "nothing"}); err == nil || !strings.Contains(err.Error(), `"nothing"`) || !strings.Contains(err.Error(), "udp-tx") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -10,4 +10,7 @@
 //
 // Tools and settings are the same for both: iperf3 and ping, one TCP stream, queue
 // lengths as they come, offloads set by ethtool on the guest's interface and on dom0's.
+//
+// Latency under load is measured in turns: a frontend has a vif and is looked at in every
+// way before the next one gets it. All that goes beside an upload goes at the same time.
 package bench

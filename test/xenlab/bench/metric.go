@@ -15,11 +15,14 @@ type Metric struct {
 	Less bool `json:"less_is_better,omitempty"`
 	// Goal is a ratio to the kernel's, 0 for none.
 	Goal float64 `json:"goal,omitempty"`
+	// Limit is a bound of our own figure, in its unit, 0 for none.
+	Limit float64 `json:"limit,omitempty"`
 	// Plain says that tso, gso, sg and gro are off at both ends.
 	Plain bool `json:"offloads_off,omitempty"`
 
-	tool  tool
-	toOur bool // dom0 sends; else the guest does
+	tool     tool
+	toOur    bool // dom0 sends; else the guest does
+	absolute bool // a ratio means nothing
 }
 
 // tool is what a sample is taken with.
@@ -50,27 +53,33 @@ func Metrics() []Metric {
 	}
 }
 
+// LatencyName is the name of all that [Latency] measures. It takes long, so it is
+// measured only if it is asked for.
+const LatencyName = "latency"
+
 // Choose returns the metrics whose names, or the beginnings of whose names before the
-// dash, are among these; all if there are none.
-func Choose(names []string) ([]Metric, error) {
+// dash, are among these, and whether latency under load is; if there are no names, all
+// metrics.
+func Choose(names []string) (metrics []Metric, latency bool, err error) {
 	all := Metrics()
 	if len(names) == 0 {
-		return all, nil
+		return all, false, nil
 	}
 	var chosen, known []string
 	for _, m := range all {
 		known = append(known, m.ID)
 	}
 	for _, name := range names {
-		found := false
+		found := name == LatencyName
+		latency = latency || found
 		for _, id := range known {
 			if kind, _, _ := strings.Cut(id, "-"); id == name || kind == name {
 				found, chosen = true, append(chosen, id)
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("there is no metric %q: the names are tcp, plain, udp, %s", name, strings.Join(known, ", "))
+			return nil, false, fmt.Errorf("there is no metric %q: the names are tcp, plain, udp, %s, %s", name, strings.Join(known, ", "), LatencyName)
 		}
 	}
-	return slices.DeleteFunc(all, func(m Metric) bool { return !slices.Contains(chosen, m.ID) }), nil
+	return slices.DeleteFunc(all, func(m Metric) bool { return !slices.Contains(chosen, m.ID) }), latency, nil
 }

@@ -24,7 +24,7 @@ func (b *bed) setOffloads(ctx context.Context, on bool) error {
 	if err := setOffloads(ctx, b.domU.Guest, b.link, on); err != nil {
 		return err
 	}
-	return setOffloads(ctx, b.lab.Dom0(), b.domU.Vif(devid), on)
+	return setOffloads(ctx, b.lab.Dom0(), b.domU.Vif(b.devid), on)
 }
 
 func setOffloads(ctx context.Context, g *lab.Guest, link string, on bool) error {

@@ -18,10 +18,16 @@ func (r *Result) Report(w io.Writer) error {
 	m := r.Machine
 	fmt.Fprintf(&b, "xnetfrontd %s in a guest (%s) with Linux %s on Xen %s, dom0 with Linux %s,\n", m.Revision, r.Type, r.Guest, r.Xen, r.Dom0)
 	fmt.Fprintf(&b, "emulated on Linux %s, %d CPUs (%s, %s)\n", m.Kernel, m.CPUs, m.Processor, m.Arch)
-	fmt.Fprintf(&b, "%d pairs of samples of %d s, %s\n", r.Pairs, r.Seconds, r.When.Format("2006-01-02 15:04"))
-	r.reportRatios(&b)
-	r.reportAbsolute(&b)
-	r.reportNetback(&b)
+	when := r.When.Format("2006-01-02 15:04")
+	if len(r.Metrics) == 0 {
+		fmt.Fprintf(&b, "%s\n", when)
+	} else {
+		fmt.Fprintf(&b, "%d pairs of samples of %d s, %s\n", r.Pairs, r.Seconds, when)
+		r.reportRatios(&b)
+		r.reportAbsolute(&b)
+		r.reportNetback(&b)
+	}
+	r.reportLatency(&b)
 	_, err := w.Write(b.Bytes())
 	return err
 }
@@ -48,7 +54,11 @@ func (r *Result) figures() []figure {
 
 func (r *Result) reportRatios(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\nRatio to the kernel's xen-netfront: median (least to most)\n\n")
-	rows := [][]string{{"", Ours, "goal", "each pair"}}
+	head := []string{"", Ours, "goal", "each pair"}
+	if r.compared() {
+		head = append(head, Baseline)
+	}
+	rows := [][]string{head}
 	for _, f := range r.figures() {
 		ratios := f.ratios(f.of)
 		s := figures.SpreadOf(ratios)
@@ -56,31 +66,42 @@ func (r *Result) reportRatios(b *bytes.Buffer) {
 		for _, v := range ratios {
 			each = append(each, figures.Number(v))
 		}
-		rows = append(rows, []string{f.title, s.String(), figures.Verdict(s.Median, f.goal, f.Less), strings.Join(each, " ")})
+		row := []string{f.title, s.String(), figures.Verdict(s.Median, f.goal, f.Less), strings.Join(each, " ")}
+		if r.compared() {
+			row = append(row, figures.SpreadOf(f.ratiosOf(Baseline, f.of)).String())
+		}
+		rows = append(rows, row)
 	}
 	figures.Table(b, rows)
 }
 
 func (r *Result) reportAbsolute(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\nMedians (least to most)\n\n")
-	rows := [][]string{{"", Kernel, Ours, ""}}
+	rows := [][]string{append(append([]string{""}, r.Frontends...), "")}
 	for _, f := range r.figures() {
-		rows = append(rows, []string{f.title, figures.SpreadOf(f.figuresOf(Kernel, f.of)).String(),
-			figures.SpreadOf(f.figuresOf(Ours, f.of)).String(), f.Unit})
+		row := []string{f.title}
+		for _, frontend := range r.Frontends {
+			row = append(row, figures.SpreadOf(f.figuresOf(frontend, f.of)).String())
+		}
+		rows = append(rows, append(row, f.Unit))
 	}
 	figures.Table(b, rows)
 }
 
 func (r *Result) reportNetback(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\nNotifications that netback got in a sample, median, and how many of them found nothing to do, most\n\n")
-	rows := [][]string{{"", Kernel, Ours, Kernel + ", spurious", Ours + ", spurious"}}
+	head := append([]string{""}, r.Frontends...)
+	for _, frontend := range r.Frontends {
+		head = append(head, frontend+", spurious")
+	}
+	rows := [][]string{head}
 	for i := range r.Metrics {
 		m := &r.Metrics[i]
 		row := []string{m.Title}
-		for _, frontend := range []string{Kernel, Ours} {
+		for _, frontend := range r.Frontends {
 			row = append(row, figures.Number(figures.SpreadOf(m.figuresOf(frontend, eventsOf)).Median))
 		}
-		for _, frontend := range []string{Kernel, Ours} {
+		for _, frontend := range r.Frontends {
 			row = append(row, figures.Number(figures.SpreadOf(m.figuresOf(frontend, spuriousOf)).Max))
 		}
 		rows = append(rows, row)
@@ -95,6 +116,14 @@ func (r *Result) Lines() []string {
 	for i := range r.Metrics {
 		m := &r.Metrics[i]
 		lines = append(lines, m.Title+": "+m.line(m.Samples[0]))
+	}
+	for i := range r.Latency {
+		c := &r.Latency[i]
+		for j := range c.Figures {
+			if m := &c.Figures[j]; m.Goal != 0 || m.Limit != 0 {
+				lines = append(lines, c.title()+": "+m.Title+": "+m.line(m.Samples[0]))
+			}
+		}
 	}
 	return lines
 }
@@ -116,7 +145,7 @@ func (r *Result) chart() ([]byte, error) {
 		Subtitle: fmt.Sprintf("%s, revision %s, Xen %s, Linux %s, dom0 with Linux %s, %d pairs of %d s",
 			r.When.Format("2006-01-02"), m.Revision, r.Xen, r.Guest, r.Dom0, r.Pairs, r.Seconds),
 		Base:   Kernel,
-		Series: []figures.Series{{Name: Ours, Colour: figures.ColourMeasured}},
+		Series: r.series(),
 		Panels: []figures.Panel{
 			{Title: "Throughput as a part of the kernel's: more is better"},
 			{Title: "Time in multiples of the kernel's: less is better"},
@@ -127,7 +156,17 @@ func (r *Result) chart() ([]byte, error) {
 		if f.Less {
 			p = &c.Panels[1]
 		}
-		p.Groups = append(p.Groups, figures.Group{Title: f.title, Goal: f.goal, Bars: []figures.Spread{figures.SpreadOf(f.ratios(f.of))}})
+		p.Groups = append(p.Groups, figures.Group{Title: f.title, Goal: f.goal, Bars: r.bars(f.Measured, f.of)})
 	}
+	c.Panels = append(c.Panels, r.latencyPanels()...)
 	return c.SVG()
+}
+
+// series are all frontends but the kernel's.
+func (r *Result) series() []figures.Series {
+	all := []figures.Series{{Name: Ours, Colour: figures.ColourMeasured}}
+	if r.compared() {
+		all = append(all, figures.Series{Name: Baseline, Colour: figures.ColourBeside})
+	}
+	return all
 }

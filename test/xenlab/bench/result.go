@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -20,7 +21,12 @@ type Result struct {
 	Type    string          `json:"guest_type"` // see lab.DomUConfig
 	Pairs   int             `json:"pairs"`
 	Seconds int             `json:"seconds"` // of one sample
-	Metrics []Measured      `json:"metrics"`
+	// Frontends are those that were compared, the kernel's first.
+	Frontends []string   `json:"frontends"`
+	Metrics   []Measured `json:"metrics"`
+	// Upload is how long the uploads of Latency were, in seconds.
+	Upload  int    `json:"upload_seconds,omitempty"`
+	Latency []Case `json:"latency,omitempty"`
 }
 
 // Measured is a metric with all its samples.
@@ -28,8 +34,9 @@ type Measured struct {
 	Metric
 	// Samples are pairs, each in the order in which it was taken.
 	Samples [][]Sample `json:"samples"`
-	// Ratio is computed from Samples, for readers of the file.
-	Ratio figures.Spread `json:"ratio_to_xen_netfront"`
+	// Ratio is computed from Samples, for readers of the file. It is nil where there is
+	// none, as to a kernel's figure that is 0.
+	Ratio *figures.Spread `json:"ratio_to_xen_netfront,omitempty"`
 }
 
 // Sample is one measurement with one frontend.
@@ -39,8 +46,8 @@ type Sample struct {
 	Mean     float64 `json:"mean,omitempty"` // of pings
 	// Events are the notifications that netback got meanwhile, Spurious those of them
 	// that found nothing to do.
-	Events   uint64 `json:"netback_events"`
-	Spurious uint64 `json:"netback_spurious_events"`
+	Events   uint64 `json:"netback_events,omitempty"`
+	Spurious uint64 `json:"netback_spurious_events,omitempty"`
 }
 
 func valueOf(s Sample) float64    { return s.Value }
@@ -83,21 +90,74 @@ func (m *Measured) figuresOf(frontend string, figure func(Sample) float64) []flo
 }
 
 // ratios are our figures, each divided by the kernel's of the same pair.
-func (m *Measured) ratios(figure func(Sample) float64) []float64 {
-	ratios, kernels := m.figuresOf(Ours, figure), m.figuresOf(Kernel, figure)
+func (m *Measured) ratios(figure func(Sample) float64) []float64 { return m.ratiosOf(Ours, figure) }
+
+// ratiosOf is ratios for any frontend.
+func (m *Measured) ratiosOf(frontend string, figure func(Sample) float64) []float64 {
+	ratios, kernels := m.figuresOf(frontend, figure), m.figuresOf(Kernel, figure)
 	for i := range ratios {
 		ratios[i] /= kernels[i]
 	}
 	return ratios
 }
 
+// spreadOf is the spread of a frontend's ratios, or nil if one of them is no number.
+func (m *Measured) spreadOf(frontend string) *figures.Spread {
+	ratios := m.ratiosOf(frontend, valueOf)
+	for _, v := range ratios {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil
+		}
+	}
+	s := figures.SpreadOf(ratios)
+	return &s
+}
+
+// sum computes what comes out of the samples.
+func (m *Measured) sum() {
+	if !m.absolute {
+		m.Ratio = m.spreadOf(Ours)
+	}
+}
+
+// missed says in a line that the goal, or the limit, was not reached, even if it may be
+// missed so many times; it is empty if it was, or if there is none.
+func (m *Measured) missed(slack float64) string {
+	bound := func(v float64) float64 {
+		if m.Less {
+			return v * slack
+		}
+		return v / slack
+	}
+	switch median := figures.SpreadOf(m.figuresOf(Ours, valueOf)).Median; {
+	case m.Limit != 0 && !figures.Meets(median, bound(m.Limit), m.Less):
+		return fmt.Sprintf("%s: %s %s, the goal is %s", m.Title, figures.Number(median), m.Unit, figures.Number(m.Limit))
+	case m.Goal == 0:
+		return ""
+	}
+	if ratio := figures.SpreadOf(m.ratios(valueOf)).Median; !figures.Meets(ratio, bound(m.Goal), m.Less) {
+		return fmt.Sprintf("%s: %s of the kernel's, the goal is %s", m.Title, figures.Number(ratio), figures.Number(m.Goal))
+	}
+	return ""
+}
+
 // Missed lists the goals that were not reached, one line for each.
-func (r *Result) Missed() []string {
+func (r *Result) Missed() []string { return r.MissedBy(1) }
+
+// MissedBy lists the goals that were missed by more than so many times.
+func (r *Result) MissedBy(slack float64) []string {
 	var lines []string
 	for i := range r.Metrics {
-		m := &r.Metrics[i]
-		if ratio := figures.SpreadOf(m.ratios(valueOf)).Median; m.Goal != 0 && !figures.Meets(ratio, m.Goal, m.Less) {
-			lines = append(lines, fmt.Sprintf("%s: %s of the kernel's, the goal is %s", m.Title, figures.Number(ratio), figures.Number(m.Goal)))
+		if line := r.Metrics[i].missed(slack); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	for i := range r.Latency {
+		c := &r.Latency[i]
+		for j := range c.Figures {
+			if line := c.Figures[j].missed(slack); line != "" {
+				lines = append(lines, c.title()+": "+line)
+			}
 		}
 	}
 	return lines

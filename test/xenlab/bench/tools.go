@@ -55,7 +55,7 @@ func (b *bed) iperf(ctx context.Context, m *Metric, seconds, omit int) (float64,
 }
 
 func (b *bed) iperfOnce(ctx context.Context, m *Metric, seconds, omit int) (received, error) {
-	argv := []string{"iperf3", "--client", lab.Dom0IPv4, "--json", "--interval", "0", "--time", strconv.Itoa(seconds), "--omit", strconv.Itoa(omit)}
+	argv := []string{"iperf3", "--client", b.dom0(), "--json", "--interval", "0", "--time", strconv.Itoa(seconds), "--omit", strconv.Itoa(omit)}
 	if m.toOur {
 		argv = append(argv, "--reverse")
 	}
@@ -99,7 +99,7 @@ const (
 // ping returns the minimum and the mean in ms. Some answers may be lost.
 func (b *bed) ping(ctx context.Context, seconds int) (minimum, mean float64, err error) {
 	out, err := b.domU.Run(ctx, "ping", "-n", "-q", "-W", "5", "-i", fmt.Sprint(1.0/pingsPerSecond),
-		"-c", strconv.Itoa(max(leastPings, pingsPerSecond*seconds)), lab.Dom0IPv4)
+		"-c", strconv.Itoa(max(leastPings, pingsPerSecond*seconds)), b.dom0())
 	var exit *lab.ExitError
 	if err != nil && !errors.As(err, &exit) { // 1 if some are lost
 		return 0, 0, err

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,10 +34,16 @@ func (d *DomU) StartHolder(ctx context.Context) error {
 // is ready: its TAPs exist then, and nothing else is promised. It installs the daemon
 // and starts the holder.
 func (d *DomU) StartDaemon(ctx context.Context, args ...string) (*Daemon, error) {
+	return d.StartBuild(ctx, "", args...)
+}
+
+// StartBuild is StartDaemon for another build of the daemon, at a path in the guest, or
+// the lab's if that is empty. The holder is the lab's.
+func (d *DomU) StartBuild(ctx context.Context, path string, args ...string) (*Daemon, error) {
 	if err := errors.Join(d.InstallDaemon(ctx), d.StartHolder(ctx)); err != nil {
 		return nil, err
 	}
-	p, err := d.StartCommand(ctx, Command{Argv: append([]string{"xnetfrontd"}, args...), Detached: DaemonLog, notify: true})
+	p, err := d.StartCommand(ctx, Command{Argv: append([]string{cmp.Or(path, "xnetfrontd")}, args...), Detached: DaemonLog, notify: true})
 	if err != nil {
 		return nil, err
 	}

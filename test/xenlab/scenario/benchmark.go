@@ -16,7 +16,7 @@ func benchmark() Scenario {
 		Takes: 15 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
-			metrics, err := bench.Choose([]string{"plain-rx", "udp-tx", "ping"})
+			metrics, _, err := bench.Choose([]string{"plain-rx", "udp-tx", "ping"})
 			t.NoError(err, "choose metrics")
 			r, err := bench.Run(t.Context(), t.Lab, u, bench.Quick(metrics))
 			t.NoError(err, "bench")

@@ -46,8 +46,10 @@ func elsewhere() map[string]proof {
 		"make bench-xen":                                 {"test/xenlab/scenario/benchmark.go", "bench."},
 		`make bench-xen BENCH="--quick --only tcp,ping"`: {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
 		`make bench-xen BENCH="--pairs 10 --check"`:      {"", "it takes half an hour and needs a machine that does nothing else"},
-		`make bench-xen BENCH="--guest pvh"`:             {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
-		"make xen-shell":                                 {"", "it is for a person at a terminal"},
+		`make bench-xen BENCH="--only latency"`:          {"test/xenlab/scenario/latency.go", "bench.Latency"},
+		`make bench-xen BENCH="--only latency --rates 30 --flows 1 --upload 10s --pairs 1"`: {"test/xenlab/scenario/latency.go", "bench.Latency"},
+		`make bench-xen BENCH="--guest pvh"`:                                                {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
+		"make xen-shell":                                                                    {"", "it is for a person at a terminal"},
 	}
 }
 

@@ -16,6 +16,7 @@ func All() []Scenario {
 		features(),
 		attach(),
 		rate(),
+		latency(),
 		restarts(),
 		frontends(),
 		takeover(),

@@ -14,6 +14,8 @@ type Commands struct {
 	Receive     Receive     `cmd:"" help:"Receive what send sends."`
 	Stream      Stream      `cmd:"" help:"Send numbered UDP packets at a rate."`
 	StreamSink  StreamSink  `cmd:"" help:"Receive what stream sends, and tell what is missing."`
+	Ask         Ask         `cmd:"" help:"Send small requests over one TCP connection at a rate, and time their answers."`
+	Answer      Answer      `cmd:"" help:"Answer what ask sends."`
 	WatchFrames WatchFrames `cmd:"" help:"Count the frames that pass an interface, and check their checksums."`
 }
 

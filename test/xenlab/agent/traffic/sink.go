@@ -34,6 +34,9 @@ type Seen struct {
 	GapMS      float64 `json:"gap_ms"`     // the longest time between two packets
 	GapAt      int     `json:"gap_at"`     // number of the packet that ended it
 	Seconds    float64 `json:"seconds"`    // first packet to last
+	// JitterMS is the 95th percentile of the differences between the trip of a packet and
+	// that of the one that came before it. What the two clocks differ by is not in it.
+	JitterMS float64 `json:"jitter_ms"`
 }
 
 // StreamSink is the command "stream-sink".
@@ -68,10 +71,14 @@ func (c *StreamSink) Run(ctx context.Context, out io.Writer) error {
 	return errors.Join(err, print(out, t.seen()))
 }
 
-// prepareSink makes room, and has the kernel count what it drops.
+// prepareSink makes room, and has the kernel count what it drops and say when a packet
+// came: the sink itself may be scheduled late.
 func prepareSink(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sinkBuffer); err != nil {
 		return fmt.Errorf("SO_RCVBUFFORCE (root is needed): %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		return fmt.Errorf("SO_TIMESTAMPNS: %w", err)
 	}
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
 }
@@ -81,7 +88,7 @@ func (c *StreamSink) collect(conn *net.UDPConn, t *tally) error {
 	msgs := make([]ipv4.Message, maxBurst)
 	for i := range msgs {
 		msgs[i].Buffers = [][]byte{make([]byte, 1<<16)}
-		msgs[i].OOB = make([]byte, unix.CmsgSpace(4))
+		msgs[i].OOB = make([]byte, unix.CmsgSpace(4)+unix.CmsgSpace(16))
 	}
 	wait := c.Timeout
 	for {
@@ -94,8 +101,7 @@ func (c *StreamSink) collect(conn *net.UDPConn, t *tally) error {
 		}
 		now := time.Now()
 		for _, m := range msgs[:n] {
-			t.add(m.Buffers[0][:m.N], now)
-			t.overflow(m.OOB[:m.NN])
+			t.add(m.Buffers[0][:m.N], t.control(m.OOB[:m.NN], now))
 		}
 		if wait = c.Quiet; t.whole() {
 			wait = min(wait, afterLast)
