@@ -28,26 +28,31 @@ func elsewhere() map[string]proof {
 		steps = "test/xenlab/scenario/walkthrough_steps.go"
 		deb   = "test/xenlab/scenario/systemd.go"
 		taken = "test/xenlab/scenario/takeover.go"
+
+		otherKernel = "it is this run, with other kernels, and as long as it"
 	)
 	return map[string]proof{
-		"make demo":                                      {ci, "make demo"},
-		"make test":                                      {ci, "make test\n"},
-		"make packages":                                  {ci, "packages\n"},
-		"make test-xen":                                  {ci, "make test-xen\n"},
-		"make test-xen SCENARIO=bulk,vlan":               {"test/xenlab/main.go", "Scenario"},
-		"xnetfrontd status":                              {steps, "xnetfrontd status"},
-		"dpkg -i xnetfrontd_*.deb":                       {steps, "dpkg -i /root/"},
-		"apt install ./dist/xnetfrontd_*.deb":            {steps, "dpkg -i /root/"},
-		"systemctl start xnetfrontd":                     {steps, "systemctl enable --now"},
-		"systemctl stop xnetfrontd":                      {deb, "systemctl stop xnetfrontd"},
-		"systemctl restart xnetfrontd":                   {deb, "systemctl restart xnetfrontd"},
-		"xnetfrontd prepare --vif 0":                     {taken, `"prepare"`},
-		"xnetfrontd release --vif 0":                     {steps, "xnetfrontd release --vif 0"},
-		"make bench-xen":                                 {"test/xenlab/scenario/benchmark.go", "bench."},
-		`make bench-xen BENCH="--quick --only tcp,ping"`: {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
-		`make bench-xen BENCH="--pairs 10 --check"`:      {"", "it takes half an hour and needs a machine that does nothing else"},
-		`make bench-xen BENCH="--guest pvh"`:             {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
-		"make xen-shell":                                 {"", "it is for a person at a terminal"},
+		"make demo":                                                {ci, "make demo"},
+		"make test":                                                {ci, "make test\n"},
+		"make packages":                                            {ci, "packages\n"},
+		"make test-xen":                                            {ci, "make test-xen\n"},
+		"make test-xen SCENARIO=bulk,vlan":                         {"test/xenlab/main.go", "Scenario"},
+		"xnetfrontd status":                                        {steps, "xnetfrontd status"},
+		"dpkg -i xnetfrontd_*.deb":                                 {steps, "dpkg -i /root/"},
+		"apt install ./dist/xnetfrontd_*.deb":                      {steps, "dpkg -i /root/"},
+		"systemctl start xnetfrontd":                               {steps, "systemctl enable --now"},
+		"systemctl stop xnetfrontd":                                {deb, "systemctl stop xnetfrontd"},
+		"systemctl restart xnetfrontd":                             {deb, "systemctl restart xnetfrontd"},
+		"xnetfrontd prepare --vif 0":                               {taken, `"prepare"`},
+		"xnetfrontd release --vif 0":                               {steps, "xnetfrontd release --vif 0"},
+		"make bench-xen":                                           {"test/xenlab/scenario/benchmark.go", "bench."},
+		`make bench-xen BENCH="--quick --only tcp,ping"`:           {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
+		`make bench-xen BENCH="--pairs 10 --check"`:                {"", "it takes half an hour and needs a machine that does nothing else"},
+		`make bench-xen BENCH="--guest pvh"`:                       {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
+		`make bench-xen BENCH="--guest-kernel 7.x"`:                {"", otherKernel},
+		"make test-xen XEN='--guest-kernel 7.x'":                   {"", otherKernel},
+		"make test-xen XEN='--guest-kernel 6.1 --dom0-kernel 6.1'": {"", otherKernel},
+		"make xen-shell":                                           {"", "it is for a person at a terminal"},
 	}
 }
 
