@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -119,7 +120,22 @@ func (d *driver) attach(u *lab.DomU) {
 	run(d.t, d.t.Dom0, append([]string{"xl", "network-attach", u.Name}, spec...)...)
 	vif := u.Vif(1)
 	shell(d.t, d.Guest, fmt.Sprintf("until [ -e /sys/class/net/%s ]; do usleep 20000; done; vif=%[1]s /run/vif-lab online", vif))
+	d.copyFrames(vif)
 	run(d.t, d.t.Dom0, "ip", "route", "replace", behind.ipv4(0)+"/24", "via", d.address)
+}
+
+// copyFrames has Linux 7 copy a guest's frames before it forwards them, as 6.12 does by
+// itself. It no longer does, and a frame that is forwarded to xen-netfront with pages that
+// netback has mapped is lost there, whichever frontend it is from. It copies what it shows
+// to a packet socket, even to one that wants no frame.
+func (d *driver) copyFrames(vif string) {
+	major, _, _ := strings.Cut(strings.TrimSpace(run(d.t, d.Guest, "uname", "-r")), ".")
+	if n, err := strconv.Atoi(major); err != nil || n < 7 {
+		d.t.NoError(err, "the driver domain's kernel")
+		return
+	}
+	shell(d.t, d.Guest, fmt.Sprintf(`tcpdump -Z root -i %s -w /dev/null ether proto 0x88b5 >/run/tcpdump 2>&1 </dev/null &
+		until grep -q listening /run/tcpdump; do kill -0 $! || { cat /run/tcpdump >&2; exit 1; }; usleep 20000; done`, vif))
 }
 
 // destroy destroys d, and takes u's vif away. The other way round xl would wait for xl
