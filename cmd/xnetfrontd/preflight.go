@@ -118,7 +118,7 @@ func checkNetAdmin() error {
 func (s system) share(ctx context.Context, devid int) (release func(), err error) {
 	release, err = lockDirectory(ctx, fmt.Sprintf("%s/bus/xen/devices/vif-%d", s.sysfs, devid), unix.LOCK_SH)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, errors.New("`xnetfrontd prepare` is taking it from the kernel, or `xnetfrontd release` is giving it back: it is served after that")
+		return nil, errors.New("it changes hands with the kernel, by `xnetfrontd prepare` or `release`: it is served after that")
 	}
 	return release, err
 }

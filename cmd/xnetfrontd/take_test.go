@@ -196,7 +196,7 @@ func TestVifThatACommandHasInHandIsServedAfterThat(t *testing.T) {
 	k.must(err)
 	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	wantMessage(t, v.own(limited, 0), "`xnetfrontd prepare` is taking it from the kernel, or `xnetfrontd release` is giving it back: it is served after that")
+	wantMessage(t, v.own(limited, 0), "it changes hands with the kernel, by `xnetfrontd prepare` or `release`: it is served after that")
 	var free atomic.Bool
 	go func() {
 		free.Store(true)

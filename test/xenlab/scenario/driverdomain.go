@@ -134,8 +134,9 @@ func (d *driver) copyFrames(vif string) {
 		d.t.NoError(err, "the driver domain's kernel")
 		return
 	}
-	shell(d.t, d.Guest, fmt.Sprintf(`tcpdump -Z root -i %s -w /dev/null ether proto 0x88b5 >/run/tcpdump 2>&1 </dev/null &
-		until grep -q listening /run/tcpdump; do kill -0 $! || { cat /run/tcpdump >&2; exit 1; }; usleep 20000; done`, vif))
+	socket, err := d.Start(d.t.Context(), "/bin/sh", "-c", "exec tcpdump -Z root -i "+vif+" -w /dev/null ether proto 0x88b5 2>&1")
+	d.t.NoError(err, "open a packet socket in the driver domain")
+	d.t.NoError(socket.AwaitStdout(d.t.Context(), "listening"), "open a packet socket in the driver domain")
 }
 
 // destroy destroys d, and takes u's vif away. The other way round xl would wait for xl
