@@ -11,6 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
 const (
@@ -60,6 +64,21 @@ func (k *kernelBus) owner(devid int) (string, error) {
 		return "", fmt.Errorf("find the driver of vif-%d: %w", devid, err)
 	}
 	return filepath.Base(target), nil
+}
+
+// stale tells whether the kernel remembers the vif in another state than that of one that
+// is new. Since Linux 7.0 it gives such a vif to its driver as soon as somebody resets it.
+func (k *kernelBus) stale(devid int) bool {
+	state, err := os.ReadFile(k.device(devid) + "/state")
+	return err == nil && strings.TrimSpace(string(state)) != netif.StateInitialising.String()
+}
+
+// reserve keeps the daemons and every other command off a vif until release is called: to
+// take it from the kernel's driver, or to give it to that. Who reserves it holds a lock of
+// the kernel's own directory of the vif, which is there whenever there is something to
+// take or to give.
+func (k *kernelBus) reserve(ctx context.Context, devid int) (release func(), err error) {
+	return lockDirectory(ctx, k.device(devid), unix.LOCK_EX)
 }
 
 // link is the network interface that the kernel's driver has made, or empty.
@@ -128,15 +147,21 @@ func (k *kernelBus) loaded() bool {
 	return err == nil
 }
 
-// withoutProbing calls do while a driver that is loaded takes no devices.
+// withoutProbing calls do while no driver takes a device by itself. Nobody else does so
+// meanwhile, who would take the 0 for what was there before.
 func (k *kernelBus) withoutProbing(ctx context.Context, do func() error) error {
+	release, err := lockDirectory(ctx, k.sysfs+"/bus/xen", unix.LOCK_EX)
+	if err != nil {
+		return fmt.Errorf("keep %s from taking vifs: %w", kernelModule, err)
+	}
+	defer release()
 	probe := k.sysfs + "/bus/xen/drivers_autoprobe"
 	before, err := os.ReadFile(probe)
 	if err != nil {
-		return fmt.Errorf("load %s: %w", kernelModule, err)
+		return fmt.Errorf("keep %s from taking vifs: %w", kernelModule, err)
 	}
 	if err := k.store(ctx, probe, "0"); err != nil {
-		return fmt.Errorf("load %s: %w", kernelModule, err)
+		return fmt.Errorf("keep %s from taking vifs: %w", kernelModule, err)
 	}
 	err = do()
 	// Whatever came of it, a vif that is plugged in later finds its driver.

@@ -19,6 +19,7 @@ type fakeKernel struct {
 	refuses string                // the value whose write fails
 	lacks   bool                  // the module, or it is blacklisted
 	bound   func(devid int) error // what the driver does with a vif
+	closed  func(devid int)       // what it does when it lets go; nil: nothing
 	wrote   []string              // "attribute=value", in order
 }
 
@@ -79,6 +80,9 @@ func (k *fakeKernel) store(ctx context.Context, path, value string) error {
 		return os.WriteFile(path, []byte(value+"\n"), 0o600)
 	case "unbind":
 		fmt.Sscanf(value, "vif-%d", &devid)
+		if k.closed != nil {
+			k.closed(devid)
+		}
 		return errors.Join(os.Remove(k.device(devid)+"/driver"), os.RemoveAll(k.device(devid)+"/net"))
 	case "bind":
 		fmt.Sscanf(value, "vif-%d", &devid)

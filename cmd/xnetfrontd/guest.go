@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -12,6 +13,8 @@ import (
 type xenFlags struct {
 	Xen   string    `hidden:"" env:"XNETFRONTD_XEN" placeholder:"DIR" help:"Use the embedded Xen in this directory instead of the devices in /dev/xen."`
 	DomID xen.DomID `hidden:"" name:"domid" default:"1" help:"With --xen: the domain to be."`
+
+	locks string // folder of the locks; empty but in tests
 }
 
 // embedded reports whether the embedded Xen was chosen.
@@ -39,5 +42,5 @@ func (f *xenFlags) lockDir() string {
 	if f.embedded() {
 		return filepath.Join(f.Xen, fmt.Sprintf("locks-%d", f.DomID))
 	}
-	return "/run/xnetfrontd"
+	return cmp.Or(f.locks, "/run/xnetfrontd")
 }

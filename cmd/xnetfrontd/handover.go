@@ -176,6 +176,13 @@ func (p place) dropStale(ctx context.Context, keeper *hold.Keeper, cfg config.Co
 // somebody has taken it since.
 func (p place) freeVif(ctx context.Context, store xen.Store, devid int) (err error) {
 	if !p.xen.embedded() {
+		limited, cancel := context.WithTimeout(ctx, handLimit)
+		defer cancel()
+		release, err := p.sys.share(limited, devid)
+		if err != nil {
+			return err
+		}
+		defer release()
 		if err := p.sys.checkOwner(devid); err != nil {
 			return err
 		}
@@ -187,7 +194,7 @@ func (p place) freeVif(ctx context.Context, store xen.Store, devid int) (err err
 	defer func() { err = errors.Join(err, lock.release()) }()
 	ctx, cancel := context.WithTimeout(ctx, holderTimeout)
 	defer cancel()
-	if err := netfront.Release(ctx, store, devid); err != nil && !errors.Is(err, netfront.ErrNoVif) {
+	if err := netfront.Release(ctx, store, devid, nil); err != nil && !errors.Is(err, netfront.ErrNoVif) {
 		return err
 	}
 	return nil

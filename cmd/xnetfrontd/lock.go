@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -85,6 +87,62 @@ func lockOwner(dir string, devid int) (who string, taken bool) {
 		return "", false
 	}
 	return findOwner(f.Name()), true
+}
+
+// awaitLock waits until no process has a vif's lock, or ctx ends.
+func awaitLock(ctx context.Context, dir string, devid int) {
+	f, err := os.OpenFile(lockPath(dir, devid), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return // nobody ever made it, or it cannot be known
+	}
+	if flock(ctx, f, unix.LOCK_SH) == nil {
+		_ = f.Close()
+	}
+}
+
+// lockDirectory takes a lock of a directory, and waits for it until ctx ends. The lock of
+// one that is not there is free.
+func lockDirectory(ctx context.Context, path string, how int) (release func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := flock(ctx, f, how); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// flock waits for a lock until ctx ends. After an error the file is closed, or will be as
+// soon as the kernel lets go of it: nothing else ends that wait.
+func flock(ctx context.Context, f *os.File, how int) error {
+	locked := make(chan error, 1)
+	go func() { locked <- flockAgain(int(f.Fd()), how) }()
+	select {
+	case err := <-locked:
+		if err != nil {
+			return errors.Join(err, f.Close())
+		}
+		return nil
+	case <-ctx.Done():
+		go func() {
+			<-locked
+			_ = f.Close()
+		}()
+		return ctx.Err()
+	}
+}
+
+// flockAgain is flock(2), begun anew when a signal has ended the wait.
+func flockAgain(fd, how int) error {
+	for {
+		if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // owner is a process that has, or had, a lock. Ticks, the start of the process as the

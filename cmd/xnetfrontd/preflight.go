@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -110,6 +111,16 @@ func checkNetAdmin() error {
 		return errors.New("no permission to make a TAP: run as root, or with the capability CAP_NET_ADMIN")
 	}
 	return nil
+}
+
+// share keeps a vif from changing hands between the kernel and the daemons until release
+// is called, see [kernelBus.reserve]. It fails with ctx while that is going on.
+func (s system) share(ctx context.Context, devid int) (release func(), err error) {
+	release, err = lockDirectory(ctx, fmt.Sprintf("%s/bus/xen/devices/vif-%d", s.sysfs, devid), unix.LOCK_SH)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, errors.New("it changes hands with the kernel, by `xnetfrontd prepare` or `release`: it is served after that")
+	}
+	return release, err
 }
 
 // checkOwner fails when a kernel driver has the vif: two frontends on one vif would

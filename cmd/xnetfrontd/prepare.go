@@ -66,7 +66,7 @@ func (c *prepareCmd) prepare(s streams) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	sys := newSystem()
-	p := preparer{sys: sys, bus: newKernelBus(sys), out: s.out}
+	p := preparer{sys: sys, bus: newKernelBus(sys), lockDir: c.lockDir(), out: s.out}
 	if err := sys.checkKernel(); err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (c *prepareCmd) prepare(s streams) (err error) {
 	}
 	err = p.limit(ctx, guest, vifs)
 	if !c.embedded() {
-		err = errors.Join(err, p.forestall(ctx, guest.Store, vifs), p.claim(ctx, vifs))
+		err = errors.Join(err, p.forestall(ctx, guest.Store, vifs), p.claim(ctx, guest.Store, vifs))
 	}
 	return err
 }
@@ -142,9 +142,10 @@ func wanted(ctx context.Context, guest *xen.Guest, cfg config.Config) ([]wantedV
 
 // preparer does the steps of prepare, in their order.
 type preparer struct {
-	sys system
-	bus *kernelBus
-	out io.Writer
+	sys     system
+	bus     *kernelBus
+	lockDir string
+	out     io.Writer
 }
 
 func (p *preparer) say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
@@ -229,39 +230,4 @@ func (v wantedVif) pages(ctx context.Context, guest *xen.Guest) (int, error) {
 		return r.Budget.Needed, nil // that they are too many, or the backend silent, is no matter here
 	}
 	return 0, err
-}
-
-// claim takes the vifs from the kernel's driver.
-func (p *preparer) claim(ctx context.Context, vifs []wantedVif) error {
-	var errs []error
-	for _, v := range vifs {
-		if err := p.claimOne(ctx, v); err != nil {
-			errs = append(errs, fmt.Errorf("vif %d: %w", v.devid, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (p *preparer) claimOne(ctx context.Context, v wantedVif) error {
-	if !v.attached {
-		p.say("vif %d: not attached", v.devid)
-		return nil
-	}
-	driver, err := p.bus.owner(v.devid)
-	if err != nil {
-		return err
-	}
-	if driver == "" {
-		p.say("vif %d: no kernel driver has it", v.devid)
-		return nil
-	}
-	link := p.bus.link(v.devid)
-	if err := p.bus.unbind(ctx, v.devid); err != nil {
-		return err
-	}
-	if link != "" {
-		link = ", where it was " + link
-	}
-	p.say("vif %d: taken from the kernel's %s%s", v.devid, kernelModule, link)
-	return nil
 }

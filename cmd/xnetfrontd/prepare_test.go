@@ -19,7 +19,7 @@ import (
 
 func prepareOn(k *fakeKernel) (*preparer, *bytes.Buffer) {
 	var out bytes.Buffer
-	return &preparer{sys: k.sys, bus: k.bus(), out: &out}, &out
+	return &preparer{sys: k.sys, bus: k.bus(), lockDir: k.t.TempDir(), out: &out}, &out
 }
 
 func wantPrinted(t *testing.T, out *bytes.Buffer, want string) {
@@ -28,28 +28,6 @@ func wantPrinted(t *testing.T, out *bytes.Buffer, want string) {
 		t.Errorf("printed:\n%swant:\n%s", out.String(), want)
 	}
 	out.Reset()
-}
-
-func TestConfiguredVifsAreTakenFromTheKernelAndNoOthers(t *testing.T) {
-	k := newFakeKernel(t, true, 0, 1, 2)
-	p, out := prepareOn(k)
-	vifs := []wantedVif{{devid: 0, attached: true}, {devid: 2, attached: true}, {devid: 7}}
-	if err := p.claim(t.Context(), vifs); err != nil {
-		t.Fatal(err)
-	}
-	wantPrinted(t, out, "vif 0: taken from the kernel's xen-netfront, where it was eth0\n"+
-		"vif 2: taken from the kernel's xen-netfront, where it was eth2\nvif 7: not attached\n")
-	k.wantWritten("unbind=vif-0", "unbind=vif-2")
-	if driver, err := k.bus().owner(1); driver != "vif" || err != nil {
-		t.Errorf("vif 1 has driver %q, %v", driver, err)
-	}
-
-	k.wrote = nil
-	if err := p.claim(t.Context(), vifs); err != nil {
-		t.Fatal(err)
-	}
-	wantPrinted(t, out, "vif 0: no kernel driver has it\nvif 2: no kernel driver has it\nvif 7: not attached\n")
-	k.wantWritten()
 }
 
 // storeOf is xenstore as a machine's guest sees it.
@@ -100,17 +78,6 @@ func TestVifThatAnotherFrontendHasIsNotGivenToTheKernel(t *testing.T) {
 	if err != nil || fmt.Sprint(others) != "[2]" {
 		t.Errorf("%v, %v, want [2]", others, err)
 	}
-}
-
-func TestVifThatTheKernelKeepsDoesNotStopTheOthersFromBeingTaken(t *testing.T) {
-	k := newFakeKernel(t, true, 0, 1)
-	p, out := prepareOn(k)
-	k.refuses = "vif-0"
-	err := p.claim(t.Context(), []wantedVif{{devid: 0, attached: true}, {devid: 1, attached: true}})
-	if want := "vif 0: the kernel's xen-netfront keeps it; permission denied"; err == nil || oneLine(err) != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-	wantPrinted(t, out, "vif 1: taken from the kernel's xen-netfront, where it was eth1\n")
 }
 
 func TestMissingModulesAreLoadedAndOthersLeftAlone(t *testing.T) {

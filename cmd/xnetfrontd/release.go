@@ -97,6 +97,13 @@ func (r *releaser) release(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
+	if r.bus != nil {
+		reserved, err := r.bus.reserve(ctx, r.devid)
+		if err != nil {
+			return err
+		}
+		defer reserved()
+	}
 	if err := r.free(ctx); err != nil {
 		return err
 	}
@@ -128,7 +135,11 @@ func (r *releaser) release(ctx context.Context) (err error) {
 func (r *releaser) free(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()
-	err := netfront.Release(limited, r.store, r.devid)
+	var window netfront.Window
+	if r.bus != nil {
+		window = func(do func() error) error { return r.bus.withoutProbing(limited, do) }
+	}
+	err := netfront.Release(limited, r.store, r.devid, window)
 	switch {
 	case errors.Is(err, netfront.ErrNoVif):
 		return fmt.Errorf("%w: %s", netfront.ErrNoVif, existing(ctx, &xen.Guest{Store: r.store}))

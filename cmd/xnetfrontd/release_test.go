@@ -130,7 +130,7 @@ func TestReleasedVifIsTheKernelsAndConnected(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("printed:\n%swant:\n%s", out.String(), want)
 	}
-	k.wantWritten("drivers_autoprobe=0", "modprobe=xen-netfront", "drivers_autoprobe=1", "bind=vif-0")
+	k.wantWritten("drivers_autoprobe=0", "drivers_autoprobe=1", "drivers_autoprobe=0", "modprobe=xen-netfront", "drivers_autoprobe=1", "bind=vif-0")
 
 	out.Reset()
 	if err := r.release(t.Context()); err != nil {

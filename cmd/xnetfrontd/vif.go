@@ -78,7 +78,7 @@ func (v *vif) open(ctx context.Context) (err error) {
 		return err
 	}
 	id := v.identity()
-	if err := v.own(id.devid); err != nil {
+	if err := v.own(ctx, id.devid); err != nil {
 		return err
 	}
 	cfg := frontendConfig(id.table, id.devid)
@@ -122,11 +122,22 @@ func (v *vif) close() error {
 	return errors.Join(append(errs, v.disown())...)
 }
 
+// handLimit is how long a vif is waited for that a command has in hand. It takes longer
+// only with a backend that does not answer.
+const handLimit = 2 * time.Second
+
 // own takes vif devid for this process, unless another or the kernel has it.
-func (v *vif) own(devid int) error {
+func (v *vif) own(ctx context.Context, devid int) error {
 	if !v.xen.embedded() {
-		if err := v.sys.checkOwner(devid); err != nil {
+		limited, cancel := context.WithTimeout(ctx, handLimit)
+		defer cancel()
+		release, err := v.sys.share(limited, devid)
+		if err != nil {
 			return err
+		}
+		defer release()
+		if err := v.sys.checkOwner(devid); err != nil {
+			return errors.Join(err, v.disown())
 		}
 	}
 	if v.lock != nil && v.lock.devid == devid {
@@ -163,7 +174,7 @@ func (v *vif) locate(ctx context.Context, s xen.Store) (int, error) {
 	if !ok {
 		return 0, errors.Join(v.disown(), netfront.ErrNoVif)
 	}
-	if err := v.own(p.DevID); err != nil {
+	if err := v.own(ctx, p.DevID); err != nil {
 		return 0, err
 	}
 	v.mu.Lock()

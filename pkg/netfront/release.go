@@ -20,16 +20,78 @@ var ErrSilent = errors.New("the backend does not answer")
 // has to be over in ten seconds.
 const clearTimeout = 8 * time.Second
 
+// Window calls do while the guest's kernel gives no vif to its own driver, see [Rewind].
+// A nil one only calls it.
+type Window func(do func() error) error
+
+// Rewind walks a vif that no frontend has (closed by the kernel's driver, say) to
+// Initialising, and returns when the guest's kernel has seen that. Since Linux 7.0 the
+// kernel then takes the vif for a new one, and lets its own driver probe it, if the state
+// that it remembers is another (xenbus_dev_changed). In a window in which it probes nothing
+// it takes note of the state, and no driver; and it has nothing to take note of any more
+// until a driver has the vif again. Older kernels keep what they remember, and do nothing.
+//
+// The kernel has seen it when a watch that is set behind the write reports: all watches of
+// a guest, the kernel's own among them, come in their order through one thread of the
+// kernel's (xenwatch_thread).
+func Rewind(ctx context.Context, s xen.Store, devid int, window Window) (err error) {
+	a, err := findVif(ctx, s, devid)
+	if err != nil {
+		return err
+	}
+	b, err := openBus(ctx, s, a, func(netif.State) {})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	return b.rewind(ctx, window)
+}
+
+func (b *bus) rewind(ctx context.Context, window Window) error {
+	if err := b.shutDirty(ctx); err != nil {
+		return err
+	}
+	reset := func() error {
+		if err := b.setState(ctx, netif.StateInitialising); err != nil {
+			return err
+		}
+		return b.awaitKernel(ctx)
+	}
+	if window == nil {
+		return reset()
+	}
+	return window(reset)
+}
+
+// awaitKernel waits until the guest's kernel has seen all that was written before.
+func (b *bus) awaitKernel(ctx context.Context) (err error) {
+	w, err := b.store.Watch(ctx, b.dir+"/"+netif.KeyState)
+	if err != nil {
+		return fmt.Errorf("watch vif: %w", err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("the guest's kernel does not look at xenstore: a driver of it waits for its backend, see dmesg: %w", ctx.Err())
+	case _, ok := <-w.Events():
+		if !ok {
+			return fmt.Errorf("watch of the vif: %w", w.Err())
+		}
+		return nil
+	}
+}
+
 // Release walks a vif from whatever its last owner left (Connected by a process that
 // was killed, Closed by the kernel's driver) to how the toolstack made it:
 // Initialising, without a key of a frontend's, its backend in InitWait. Any frontend
-// can take it from there. Nobody may serve the vif meanwhile.
+// can take it from there. Nobody may serve the vif meanwhile. The window is for
+// the guest's kernel, as with [Rewind].
 //
 // It waits for the backend until ctx ends. For a backend that does not get to InitWait
 // the error is [ErrSilent], and the vif is Initialising without keys all the same. It must not be
 // given to Linux's xen-netfront then: its probe waits for the backend to leave Closed
 // and cannot be interrupted (xennet_probe).
-func Release(ctx context.Context, s xen.Store, devid int) (err error) {
+func Release(ctx context.Context, s xen.Store, devid int, window Window) (err error) {
 	a, err := findVif(ctx, s, devid)
 	if err != nil {
 		return err
@@ -40,7 +102,9 @@ func Release(ctx context.Context, s xen.Store, devid int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	err = b.reset(ctx)
+	if err = b.rewind(ctx, window); err == nil {
+		err = b.offer(ctx)
+	}
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %s in domain %d stays %v and does not get to %v", ErrSilent, a.backend, a.domid, last, netif.StateInitWait)
 	}

@@ -222,6 +222,16 @@ const (
 // Closing, Closed, Initialising. Writing Connected again on a dirty vif would do
 // nothing, since netback acts on changes only.
 func (b *bus) reset(ctx context.Context) error {
+	if err := b.shutDirty(ctx); err != nil {
+		return err
+	}
+	return b.offer(ctx)
+}
+
+// shutDirty closes both ends, unless nothing is left of a frontend's. It never closes what
+// is closed: a backend that is Closed follows a Closing late, or takes it for the end of
+// what comes next.
+func (b *bus) shutDirty(ctx context.Context) error {
 	own, err := readState(ctx, b.store, b.dir)
 	if err != nil {
 		return err
@@ -230,12 +240,19 @@ func (b *bus) reset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	clean := own == netif.StateInitialising && (peer == netif.StateInitialising || peer == netif.StateInitWait)
-	if !clean {
-		if err := b.shut(ctx, walkTimeout); err != nil {
-			return err
-		}
+	switch {
+	case own == netif.StateInitialising && (peer == netif.StateInitialising || peer == netif.StateInitWait || peer == netif.StateClosed):
+		return nil // a backend that is Closed is on its way, or waits to be told again
+	case own == netif.StateClosed && peer == netif.StateClosed:
+		return nil
+	case own == netif.StateClosed && peer == netif.StateClosing:
+		return b.awaitClosed(ctx, walkTimeout)
 	}
+	return b.shut(ctx, walkTimeout)
+}
+
+// offer says Initialising until the backend waits for a frontend.
+func (b *bus) offer(ctx context.Context) error {
 	for {
 		if err := b.setState(ctx, netif.StateInitialising); err != nil {
 			return err
@@ -269,7 +286,13 @@ func (b *bus) shut(ctx context.Context, timeout time.Duration) error {
 	if dead {
 		return nil
 	}
-	if _, err = b.await(ctx, timeout, netif.StateClosed, netif.StateUnknown); errors.Is(err, errTimeout) {
+	return b.awaitClosed(ctx, timeout)
+}
+
+// awaitClosed waits for the backend to be Closed, for at most timeout: a dead one never is.
+func (b *bus) awaitClosed(ctx context.Context, timeout time.Duration) error {
+	_, err := b.await(ctx, timeout, netif.StateClosed, netif.StateUnknown)
+	if errors.Is(err, errTimeout) {
 		return nil
 	}
 	return err

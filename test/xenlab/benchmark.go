@@ -41,7 +41,7 @@ func (c *benchCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintln(e.err, "booting Xen, dom0 and a domU")
-	_, cpus, _ := lab.Room(1)
+	_, cpus, _ := lab.Room(1, p.memMiB())
 	l, err := p.boot(e.ctx, cpus)
 	if err != nil {
 		return err

@@ -119,10 +119,14 @@ func (c *testCmd) Run(e *env) error {
 	return c.run(e, r, chosen)
 }
 
-type imagesCmd struct{}
+type imagesCmd struct{ kernelFlags }
 
-func (imagesCmd) Run(e *env) error {
-	dir, err := lab.BuildImages(e.ctx, imagesSource(e), e.err)
+func (c *imagesCmd) Run(e *env) error {
+	kernels, err := c.choose(e)
+	if err != nil {
+		return err
+	}
+	dir, err := lab.BuildImages(e.ctx, imagesSource(e), kernels, e.err)
 	if err == nil {
 		_, err = fmt.Fprintln(e.out, dir)
 	}
@@ -150,7 +154,8 @@ func (b *buildFlags) run(e *env, r *scenario.Runner, chosen []scenario.Scenario)
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	r.Boot = p.boot
+	r.Boot, r.MemMiB = p.boot, p.memMiB()
+	fmt.Fprintf(e.out, "Linux %s in dom0, %s in guests\n", p.built.Dom0, p.built.Guests)
 	defer func() { err = errors.Join(err, r.Close()) }()
 	err = r.Run(e.ctx, chosen)
 	if err == nil && r.Keep && r.Failed > 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +19,30 @@ import (
 // runsKept is how many runs' logs are kept.
 const runsKept = 10
 
+// kernelFlags are the flags of commands that need images.
+type kernelFlags struct {
+	GuestKernel string `placeholder:"NAME" help:"Kernel of the guests: a name in test/xenlab/images/kernels (default: the first one there)."`
+	Dom0Kernel  string `name:"dom0-kernel" placeholder:"NAME" help:"Kernel of dom0, likewise."`
+}
+
+// choose returns the kernels that are asked for, or a usageError that has the known ones.
+func (f *kernelFlags) choose(e *env) (lab.Kernels, error) {
+	known, err := lab.KnownKernels(imagesSource(e))
+	if err != nil {
+		return lab.Kernels{}, err
+	}
+	k := lab.Kernels{Dom0: cmp.Or(f.Dom0Kernel, known[0]), Guests: cmp.Or(f.GuestKernel, known[0])}
+	for _, asked := range []struct{ flag, name string }{{"--guest-kernel", k.Guests}, {"--dom0-kernel", k.Dom0}} {
+		if !slices.Contains(known, asked.name) {
+			return k, usageError{fmt.Errorf("%s %s: there is no such kernel in the lab; known are %s", asked.flag, asked.name, strings.Join(known, ", "))}
+		}
+	}
+	return k, nil
+}
+
 // buildFlags are the flags of commands that boot.
 type buildFlags struct {
+	kernelFlags
 	Images string `placeholder:"DIR" type:"existingdir" help:"Folder with built images (default: built and kept in the cache)."`
 	Daemon string `placeholder:"FILE" type:"existingfile" help:"Static binary of the daemon (default: bin/xnetfrontd)."`
 	Guest  string `default:"pv" enum:"pv,pvh" help:"Type of guests: pv, or pvh, which does not always boot under emulation (default: pv)."`
@@ -29,6 +53,7 @@ type buildFlags struct {
 type prepared struct {
 	env    *env
 	images string
+	built  lab.Built
 	agent  string
 	daemon string
 	logs   string
@@ -40,6 +65,13 @@ type prepared struct {
 
 // prepare builds what is missing. Its errors say what to do.
 func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
+	kernels, err := b.choose(e)
+	switch {
+	case err != nil:
+		return nil, err
+	case b.Images != "" && b.GuestKernel+b.Dom0Kernel != "":
+		return nil, usageError{fmt.Errorf("--images %s has its kernels: leave out --guest-kernel and --dom0-kernel", b.Images)}
+	}
 	p = &prepared{env: e, images: b.Images, daemon: b.Daemon, logs: b.Logs, guest: b.Guest}
 	defer func() {
 		if err != nil {
@@ -53,9 +85,12 @@ func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
 		}
 	}
 	if p.images == "" {
-		if p.images, err = lab.BuildImages(e.ctx, imagesSource(e), e.err); err != nil {
+		if p.images, err = lab.BuildImages(e.ctx, imagesSource(e), kernels, e.err); err != nil {
 			return p, err
 		}
+	}
+	if p.built, err = lab.ReadBuilt(p.images); err != nil {
+		return p, err
 	}
 	if p.logs == "" {
 		cache, err := lab.CacheDir()
@@ -74,6 +109,9 @@ func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
 	p.agent = filepath.Join(p.logs, "agent")
 	return p, buildAgent(e, p.agent)
 }
+
+// memMiB is the memory of a boot's QEMU.
+func (p *prepared) memMiB() int { return lab.MemMiB(p.built.Dom0MemMiB) }
 
 func (p *prepared) close() error {
 	if p.agent == "" {

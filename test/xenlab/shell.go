@@ -34,7 +34,7 @@ func (c *shellCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintln(e.out, "booting Xen and dom0")
-	_, cpus, _ := lab.Room(1)
+	_, cpus, _ := lab.Room(1, p.memMiB())
 	l, err := p.boot(e.ctx, cpus)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 #!/bin/bash
-# build.sh OUTDIR: builds what the Xen lab boots, from Debian's packages, as root on
-# Debian 12 or 13 (amd64). README.md in this folder says what comes out.
+# build.sh OUTDIR DOM0-KERNEL GUEST-KERNEL: builds what the Xen lab boots, from Debian's
+# packages, as root on Debian 12 or 13 (amd64). README.md in this folder says what comes
+# out, and the file kernels which ones there are.
 #
 # OUTDIR appears only when it is whole; if it is there nothing is done. The packages are
 # kept in debs/ beside OUTDIR. One build at a time: a second one waits, then finds the
@@ -16,7 +17,7 @@ fail() {
   exit 1
 }
 
-[[ $# == 1 ]] || fail "usage: build.sh OUTDIR"
+[[ $# == 3 ]] || fail "usage: build.sh OUTDIR DOM0-KERNEL GUEST-KERNEL"
 [[ $(id -u) == 0 ]] || fail "needs root (device nodes, chroot): run it with sudo"
 [[ $(uname -m) == x86_64 ]] || fail "this machine is $(uname -m): the lab needs an x86_64 Debian"
 command -v apt-get >/dev/null || fail "no apt-get: the images are built on Debian"
@@ -27,8 +28,9 @@ CACHE=$(cd "$(dirname "$1")" && pwd)
 OUT=$CACHE/$(basename "$1")
 NEW=$OUT.tmp
 WORK=$NEW/work
-FROM=$WORK/packages # all packages, unpacked
+FROM=$WORK/packages # all packages but kernels, unpacked
 DEBS=$CACHE/debs
+DOM0_KERNEL=$2 GUEST_KERNEL=$3
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
 
 # shellcheck source=packages.sh
@@ -36,13 +38,18 @@ export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
 # shellcheck source=trees.sh
 . "$HERE/trees.sh"
 
+for name in "$DOM0_KERNEL" "$GUEST_KERNEL"; do
+  [[ -n $(kernel_field "$name" 2) ]] || fail "kernel $name: $HERE/kernels has none of that name"
+done
+
 readonly DOM0_MODULES=(
   xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-netback xen-blkback
   virtio_pci virtio_blk virtio_console 9p 9pnet_virtio
   bridge 8021q veth tun dummy ifb sch_fq sch_tbf sch_netem sch_ingress cls_matchall cls_u32 act_mirred
 )
+# xen-netback: a driver domain is a guest, too.
 readonly DOMU_MODULES=(
-  xen-evtchn xen-gntdev xen-gntalloc xen-netfront xen-blkfront
+  xen-evtchn xen-gntdev xen-gntalloc xen-netfront xen-blkfront xen-netback
   bridge 8021q veth tun dummy ifb
   sch_fq sch_fq_codel sch_cake sch_sfq sch_tbf sch_htb sch_netem sch_prio sch_ingress
   cls_matchall cls_u32 act_mirred
@@ -103,7 +110,8 @@ build_dom0() {
   install -m755 "$HERE"/dom0/{vif-lab,block-lab} "$tree/etc/xen/scripts/"
   install -m755 "$HERE/dom0/init" "$tree/init"
   # In memory, as libxl reads a file over 9p page by page (README.md, figures).
-  cp "$NEW"/{vmlinux,domu.cpio,debian.cpio} "$tree/boot/"
+  cp "$NEW"/{domu.cpio,debian.cpio} "$tree/boot/"
+  cp "$WORK/guest-vmlinux" "$tree/boot/vmlinux"
   pack "$tree" "$NEW/dom0.cpio"
 }
 
@@ -166,20 +174,25 @@ mkdir -p "$WORK"
 
 host_tools
 download "$DEBS"
+for name in "$DOM0_KERNEL" "$GUEST_KERNEL"; do download_kernel "$DEBS" "$name"; done
 say "unpacking, and installing the Debian image"
 install_debian 9>&- &
 installing=$!
-unpack "$DEBS" "$FROM"
-KERNEL=$(basename "$FROM"/usr/lib/modules/*)
-depmod -b "$FROM" "$KERNEL"
+unpack "$DEBS" "$DEBS/current" "$FROM"
 gzip -dc "$FROM/boot/xen-$XEN-amd64.gz" >"$NEW/xen"
-raw_kernel "$FROM/boot/vmlinuz-$KERNEL" "$NEW/vmlinux"
 build_qemu
+use_kernel "$GUEST_KERNEL"
+echo "guests $KERNEL" >"$NEW/kernels"
+raw_kernel "$(kernel_image)" "$WORK/guest-vmlinux"
 build_domu
 build_debian_initramfs
+use_kernel "$DOM0_KERNEL"
+echo "dom0 $KERNEL $(kernel_field "$DOM0_KERNEL" 3)" >>"$NEW/kernels"
+raw_kernel "$(kernel_image)" "$NEW/vmlinux"
 build_dom0
 wait "$installing" || { tail -20 "$WORK/mmdebstrap.log" >&2; fail "mmdebstrap could not install the Debian image"; }
 installing=
+use_kernel "$GUEST_KERNEL"
 build_debian
 rm -rf --one-file-system "$WORK"
 mv "$NEW" "$OUT"

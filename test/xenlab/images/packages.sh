@@ -4,7 +4,7 @@
 # What is only unpacked: files are picked out of it, no maintainer script runs.
 readonly SUITE=trixie XEN=4.20
 readonly TOOLS=(
-  linux-image-amd64 "xen-hypervisor-$XEN-amd64" "xen-utils-$XEN" xenstore-utils
+  "xen-hypervisor-$XEN-amd64" "xen-utils-$XEN" xenstore-utils
   qemu-system-x86 busybox-static dash bash kmod libgcc-s1
   iproute2 iputils-ping iperf3 ethtool tcpdump strace
 )
@@ -58,22 +58,31 @@ private_apt() {
     -o Acquire::Retries=3 "$@"
 }
 
+# lists DIR SUITE: asks the mirror what SUITE has, and with backports also what they go with.
+lists() {
+  local dir=$1 suite=$2 uri name
+  uri=$(mirror)
+  say "downloading Debian $suite packages from $uri"
+  for name in "${suite%-backports}" "$suite"; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $name main"
+  done | sort -u >"$dir/sources.list"
+  : >"$dir/status"
+  private_apt "$dir" update
+}
+
+# kept DIR LIST: whether all packages of LIST are in DIR.
+kept() { [[ -s $2 ]] && (cd "$1" && xargs -a "$2" ls >/dev/null 2>&1); }
+
 # download DIR: fills DIR with the .debs of TOOLS, DEBIAN and all they depend on, and
 # makes it an archive that apt can read (Packages, Release). What is there already is kept: a
 # second call with the same lists needs no network. Remove DIR to get newer packages.
 download() {
   local dir=$1 wanted
   wanted=$dir/$(printf '%s\n' "$SUITE" "${TOOLS[@]}" "${DEBIAN[@]}" | sha256sum | cut -c1-16).list
-  mkdir -p "$dir/partial" "$dir/state/lists/partial"
-  if ! [[ -s $wanted ]] || ! (cd "$dir" && xargs -a "$wanted" ls >/dev/null 2>&1); then
-    local uri
-    uri=$(mirror)
-    say "downloading Debian $SUITE packages from $uri"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $SUITE main" >"$dir/sources.list"
-    : >"$dir/status"
-    private_apt "$dir" update
+  mkdir -p "$dir/partial" "$dir/none/partial" "$dir/state/lists/partial"
+  if ! kept "$dir" "$wanted"; then
+    lists "$dir" "$SUITE"
     # --print-uris leaves out what is in the folder of archives: ask with an empty one.
-    mkdir -p "$dir/none/partial"
     private_apt "$dir" -o Dir::Cache::Archives="$dir/none" --print-uris install \
       '?essential' "${TOOLS[@]}" "${DEBIAN[@]}" | awk '{print $2}' >"$wanted.new"
     private_apt "$dir" --download-only -y install '?essential' "${TOOLS[@]}" "${DEBIAN[@]}"
@@ -90,10 +99,33 @@ download() {
   cp "$wanted" "$dir/current"
 }
 
-# unpack DIR TREE: all downloaded packages over each other in TREE.
+# kernel_field NAME N: the N-th field of a kernel's line in the table, nothing for an
+# unknown one.
+kernel_field() { awk -v name="$1" -v n="$2" '$1 == name {print $n}' "$HERE/kernels"; }
+
+# download_kernel DIR NAME: puts a kernel's packages into DIR, without what would install
+# it, and their list into DIR/linux-SUITE.list. What is there already is kept.
+download_kernel() {
+  local dir=$1 suite list
+  suite=$(kernel_field "$2" 2)
+  list=$dir/linux-$suite.list
+  ! kept "$dir" "$list" || return 0
+  lists "$dir" "$suite"
+  # Until 7.0 image and modules are one package, linux-image-VERSION; since then there are
+  # three, and that one is empty.
+  private_apt "$dir" -o Dir::Cache::Archives="$dir/none" --print-uris -t "$suite" install linux-image-amd64 |
+    awk '$2 ~ /^linux-(image|base|binary|modules)-[0-9]/ {print $2}' >"$list.new" && [[ -s $list.new ]] ||
+    fail "kernel $2 cannot be had: apt's mirror has no linux-image-amd64 in $suite that can be installed"
+  # shellcheck disable=SC2046 # one word for each package
+  (cd "$dir" && private_apt "$dir" -t "$suite" download $(cut -d_ -f1 "$list.new")) ||
+    fail "kernel $2 cannot be had: its packages in $suite do not download"
+  mv "$list.new" "$list"
+}
+
+# unpack DIR LIST TREE: LIST's packages of DIR over each other in TREE.
 unpack() {
-  local dir=$1 tree=$2 name
+  local dir=$1 list=$2 tree=$3 name
   mkdir -p "$tree"/usr/{bin,sbin,lib,lib64}
   for name in bin sbin lib lib64; do ln -s "usr/$name" "$tree/$name"; done
-  (cd "$dir" && xargs -a current -P 2 -I{} dpkg-deb -x {} "$tree")
+  (cd "$dir" && xargs -a "$list" -P 2 -I{} dpkg-deb -x {} "$tree")
 }

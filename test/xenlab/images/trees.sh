@@ -1,6 +1,21 @@
 # shellcheck shell=bash
 # Sourced by build.sh: small root trees put together from the unpacked packages ($FROM),
-# for the kernel of version $KERNEL.
+# for the kernel of version $KERNEL, whose packages are unpacked in $KERNEL_FROM.
+
+# use_kernel NAME: it is the kernel from now on.
+use_kernel() {
+  KERNEL_FROM=$WORK/linux-$1
+  [[ -d $KERNEL_FROM ]] || unpack "$DEBS" "$DEBS/linux-$(kernel_field "$1" 2).list" "$KERNEL_FROM"
+  KERNEL=$(basename "$KERNEL_FROM"/usr/lib/modules/*)
+  [[ -e $KERNEL_FROM/usr/lib/modules/$KERNEL/modules.dep.bin ]] || depmod -b "$KERNEL_FROM" "$KERNEL"
+}
+
+# kernel_image: the kernel as its packages have it: since 7.0 it is beside its modules.
+kernel_image() {
+  local image=$KERNEL_FROM/boot/vmlinuz-$KERNEL
+  [[ -e $image ]] || image=$KERNEL_FROM/usr/lib/modules/$KERNEL/vmlinuz
+  printf '%s\n' "$image"
+}
 
 # skeleton TREE: folders, busybox, a shell and the two device nodes /init starts with.
 skeleton() {
@@ -55,18 +70,18 @@ add_programs() {
 add_modules() {
   local tree=$1 modules=usr/lib/modules/$KERNEL file
   shift
-  modprobe -d "$FROM" -S "$KERNEL" --show-depends -a "$@" >"$WORK/insmod"
+  modprobe -d "$KERNEL_FROM" -S "$KERNEL" --show-depends -a "$@" >"$WORK/insmod"
   mkdir -p "$tree/$modules"
   while read -r file; do
     file=${file#*"/modules/$KERNEL/"}
     [[ -e $tree/$modules/${file%.xz} ]] && continue
     mkdir -p "$(dirname "$tree/$modules/$file")"
     case $file in
-      *.xz) xz -dc "$FROM/$modules/$file" >"$tree/$modules/${file%.xz}" ;;
-      *) cp "$FROM/$modules/$file" "$tree/$modules/$file" ;;
+      *.xz) xz -dc "$KERNEL_FROM/$modules/$file" >"$tree/$modules/${file%.xz}" ;;
+      *) cp "$KERNEL_FROM/$modules/$file" "$tree/$modules/$file" ;;
     esac
   done < <(awk '$1=="insmod"{print $2}' "$WORK/insmod")
-  cp "$FROM/$modules"/modules.{builtin,builtin.modinfo,order} "$tree/$modules/"
+  cp "$KERNEL_FROM/$modules"/modules.{builtin,builtin.modinfo,order} "$tree/$modules/"
   depmod -b "$tree" "$KERNEL"
 }
 

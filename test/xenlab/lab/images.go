@@ -29,13 +29,15 @@ func CacheDir() (string, error) {
 }
 
 // ImagesDir is where the images belong that source, the folder with their build.sh,
-// makes: a folder in the cache that is named after all that is in source.
-func ImagesDir(source string) (string, error) {
+// makes with these kernels: a folder in the cache that is named after all that is in
+// source, and after them.
+func ImagesDir(source string, kernels Kernels) (string, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
 	h := sha256.New()
+	fmt.Fprintf(h, "dom0 %q guests %q\n", kernels.Dom0, kernels.Guests)
 	err = filepath.WalkDir(source, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || filepath.Ext(path) == ".md" {
 			return err
@@ -65,10 +67,10 @@ func ImagesDir(source string) (string, error) {
 // buildSpace is what a build of the images takes, with the packages it downloads.
 const buildSpace = 6 << 30
 
-// BuildImages returns the folder with the images of source, and builds them first if
-// they are not there. What the build says goes to out.
-func BuildImages(ctx context.Context, source string, out io.Writer) (string, error) {
-	dir, err := ImagesDir(source)
+// BuildImages returns the folder with the images of source that have these kernels, and
+// builds them first if they are not there. What the build says goes to out.
+func BuildImages(ctx context.Context, source string, kernels Kernels, out io.Writer) (string, error) {
+	dir, err := ImagesDir(source, kernels)
 	if err != nil {
 		return "", err
 	}
@@ -85,8 +87,8 @@ func BuildImages(ctx context.Context, source string, out io.Writer) (string, err
 	if err := needSpace(cache, buildSpace); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(out, "building the images, once, in %s\n", dir)
-	cmd := exec.CommandContext(ctx, filepath.Join(source, "build.sh"), dir)
+	fmt.Fprintf(out, "building the images, once, in %s: dom0 has kernel %s, guests have %s\n", dir, kernels.Dom0, kernels.Guests)
+	cmd := exec.CommandContext(ctx, filepath.Join(source, "build.sh"), dir, kernels.Dom0, kernels.Guests)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) } // it cleans up
 	if err := cmd.Run(); err != nil {

@@ -20,8 +20,8 @@ type Options struct {
 	Agent      string // the agent's static binary
 	Daemon     string // the daemon's static binary
 	CPUs       int    // QEMU's: 1, or 2, which is 0 too: one for dom0 and one for all other domains
-	MemMiB     int    // QEMU's memory; 0 is 2048
-	Dom0MemMiB int    // dom0's share; 0 is 768
+	MemMiB     int    // QEMU's memory; 0 is MemMiB's
+	Dom0MemMiB int    // dom0's share; 0 is what its kernel needs
 	GuestType  string // of domUs that do not say one: TypePV, which is "" too, or TypePVH
 	// Payload maps paths in dom0 to files of the host. They are in its initramfs.
 	Payload  map[string]string
@@ -30,12 +30,15 @@ type Options struct {
 }
 
 const (
-	defaultCPUs       = 2
-	defaultMemMiB     = 2048
-	defaultDom0MemMiB = 768
+	defaultCPUs = 2
+	// guestsMemMiB is what Xen and all guests but dom0 have together.
+	guestsMemMiB = 1280
 	// runSpace is what a boot writes before anybody does anything.
 	runSpace = 512 << 20
 )
+
+// MemMiB is the memory that QEMU gets if dom0 gets so much of it.
+func MemMiB(dom0MiB int) int { return guestsMemMiB + dom0MiB }
 
 // Lab is a running Xen.
 type Lab struct {
@@ -60,11 +63,15 @@ func Boot(ctx context.Context, o Options) (*Lab, error) {
 	if o.CPUs == 0 {
 		o.CPUs = defaultCPUs
 	}
-	if o.MemMiB == 0 {
-		o.MemMiB = defaultMemMiB
+	built, err := ReadBuilt(o.Images)
+	if err != nil {
+		return nil, err
 	}
 	if o.Dom0MemMiB == 0 {
-		o.Dom0MemMiB = defaultDom0MemMiB
+		o.Dom0MemMiB = built.Dom0MemMiB
+	}
+	if o.MemMiB == 0 {
+		o.MemMiB = MemMiB(o.Dom0MemMiB)
 	}
 	if o.GuestType == "" {
 		o.GuestType = TypePV

@@ -131,8 +131,9 @@ func TestImagesAreBuiltAnewWhenTheirSourcesChangeAndNotForTheirReadme(t *testing
 			t.Fatal(err)
 		}
 	}
+	kernels := Kernels{Dom0: "6.12", Guests: "6.12"}
 	dir := func() string {
-		d, err := ImagesDir(source)
+		d, err := ImagesDir(source, kernels)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,5 +149,11 @@ func TestImagesAreBuiltAnewWhenTheirSourcesChangeAndNotForTheirReadme(t *testing
 	}
 	if write("build.sh", "1"); dir() != first {
 		t.Error("the same sources have another folder")
+	}
+	kernels.Guests = "7.x"
+	guests := dir()
+	kernels = Kernels{Dom0: "7.x", Guests: "6.12"}
+	if dom0 := dir(); guests == first || dom0 == first || dom0 == guests {
+		t.Errorf("images with other kernels share a folder: %q", []string{first, guests, dom0})
 	}
 }

@@ -12,10 +12,11 @@ import (
 // has translated.
 const qemuMemMiB = 1024
 
-// Room returns how many labs this machine has room for at a time, one at least and at
-// most want, and how many CPUs each gets. If it is fewer labs it says why.
-func Room(want int) (labs, cpus int, why string) {
-	labs, why = room(want, defaultMemMiB+qemuMemMiB, runtime.GOMAXPROCS(0), availableMiB())
+// Room returns how many labs with so much memory, see MemMiB, this machine has room for
+// at a time, one at least and at most want, and how many CPUs each gets. If it is fewer
+// labs it says why.
+func Room(want, memMiB int) (labs, cpus int, why string) {
+	labs, why = room(want, memMiB+qemuMemMiB, runtime.GOMAXPROCS(0), availableMiB())
 	return labs, cpusEach(labs, runtime.GOMAXPROCS(0)), why
 }
 

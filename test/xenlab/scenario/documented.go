@@ -28,6 +28,8 @@ func elsewhere() map[string]proof {
 		steps = "test/xenlab/scenario/walkthrough_steps.go"
 		deb   = "test/xenlab/scenario/systemd.go"
 		taken = "test/xenlab/scenario/takeover.go"
+
+		otherKernel = "it is this run, with other kernels, and as long as it"
 	)
 	return map[string]proof{
 		"make demo":                                      {ci, "make demo"},
@@ -50,6 +52,9 @@ func elsewhere() map[string]proof {
 		`make bench-xen BENCH="--only latency --rates 30 --flows 1 --upload 10s --pairs 1"`: {"test/xenlab/scenario/latency.go", "bench.Latency"},
 		`make bench-xen BENCH="--guest pvh"`:                                                {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
 		"make xen-shell":                                                                    {"", "it is for a person at a terminal"},
+		`make bench-xen BENCH="--guest-kernel 7.x"`:                                         {"", otherKernel},
+		"make test-xen XEN='--guest-kernel 7.x'":                                            {"", otherKernel},
+		"make test-xen XEN='--guest-kernel 6.1 --dom0-kernel 6.1'":                          {"", otherKernel},
 	}
 }
 

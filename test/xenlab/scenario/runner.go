@@ -21,6 +21,7 @@ type Runner struct {
 	// is more than one.
 	Boot    func(ctx context.Context, cpus int) (*lab.Lab, error)
 	Boots   int // labs at a time, if the machine has room for them; 0 is 1
+	MemMiB  int // what a lab takes, see [lab.MemMiB]
 	Out     io.Writer
 	Source  string // root of the sources, for what a scenario builds of them
 	Verbose bool
@@ -47,7 +48,7 @@ func (r *Runner) Lab() *lab.Lab {
 // Run runs scenarios and prints a line for each when it ends. It returns an error if a
 // lab does not boot, which others survive, or ctx ends: the rest did not run then.
 func (r *Runner) Run(ctx context.Context, all []Scenario) error {
-	labs, cpus, why := lab.Room(max(1, min(r.Boots, len(all))))
+	labs, cpus, why := lab.Room(max(1, min(r.Boots, len(all))), r.MemMiB)
 	if why != "" {
 		r.printf("%s\n", why)
 	}
