@@ -87,6 +87,7 @@ keep = "forever" # default
 queues = 4 # PATH.d/a.toml:4
 mtu = 0 # default
 txqueuelen = 0 # default
+shaping = "auto" # default
 disable = [] # default
 `
 	if o != (outcome{0, strings.ReplaceAll(want, "PATH", path), ""}) {

@@ -101,6 +101,7 @@ func frontendConfig(v config.Vif, devid int) netfront.Config {
 		TxQueueLen: v.TxQueueLen,
 		MTU:        v.MTU,
 		Queues:     v.Queues,
+		NoShaping:  v.Shaping == config.ShapingOff,
 		Features:   netfront.AllFeatures(),
 		Logger:     zap.NewNop(),
 	}

@@ -144,6 +144,22 @@ func (v *Vif) readRate(ctx context.Context) rate {
 	return limit
 }
 
+// LimitTx gives the queues of the connection that stands a limit in the form of the rate
+// node, of which no node says anything: what a slow uplink behind a backend does.
+func (v *Vif) LimitTx(value string) error {
+	limit, err := parseRate(value)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, q := range v.queues {
+		q.tx.newRate.Store(&limit)
+		q.tx.wait.wake()
+	}
+	return nil
+}
+
 // rateChanged gives the queues a new limit, if there is one.
 func (v *Vif) rateChanged(ctx context.Context) {
 	before := v.rate

@@ -33,7 +33,10 @@ type Config struct {
 	MTU        int      // bytes; 0: what the toolstack says, else 1500
 	Queues     int      // queue pairs at most; 0: one for each processor, at most 8
 	Features   Features // what may be negotiated
-	Logger     *zap.Logger
+	// NoShaping leaves the TAP's queueing discipline alone: else frames are held back in
+	// it to what a slow backend takes.
+	NoShaping bool
+	Logger    *zap.Logger
 
 	// Holder keeps what the next process needs to go on with the TAP and the rings.
 	// Nil: every process begins anew.

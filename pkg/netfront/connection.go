@@ -219,13 +219,14 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if err := d.checkWanted(ctx, b); err != nil {
 		return err
 	}
+	shape := d.newShaping(s.pairs, readRate(ctx, b.store, b.backend))
 	failed := s.start()
 	if err := d.connected(s.pairs); err != nil {
 		return err
 	}
 	d.log.Info("connected", zap.Uint16("backend", uint16(b.domid)), zap.Int("queues", len(s.pairs)),
 		zap.Strings("features", agreed.Names()), zap.String("missing", agreed.reasons()), event(EventConnected))
-	return d.monitor(ctx, b, s.pairs, failed, true, true)
+	return d.monitor(ctx, b, s.pairs, failed, shape, true, true)
 }
 
 // connected turns the carrier on and announces the guest's addresses.

@@ -62,6 +62,17 @@ const (
 	// a netback whose driver was unbound still says Connected. Fields: QUEUE, XNF_FOR.
 	EventUnanswered = "c0596bd302ab4a70f61c6e52ad7c8727"
 
+	// EventShaped: The backend takes less than the guest can send: by the limit that the
+	// toolstack gave it (mode rate), or as measured. The guest's frames wait in the queueing
+	// discipline of its TAP now, where their senders feel it. Fields: XNF_MODE,
+	// XNF_BYTES_PER_SECOND.
+	EventShaped = "c7bc6612adf3429fadf67bce4a1661c0"
+
+	// EventNotShaped: The backend takes less than the guest can send, and the guest's frames
+	// wait in the TAP and on the ring, for the reason in XNF_ERROR: somebody has set the
+	// TAP's queueing discipline, or the kernel lacks one. Fields: XNF_ERROR.
+	EventNotShaped = "a42a3d7b878e4eb598e6cd7cfb1f5569"
+
 	// EventReduced: The guest may not grant as many pages as were needed: fewer queues, or
 	// rings that are not full. It works, more slowly. Fields: XNF_LIMIT, XNF_NEEDED,
 	// XNF_QUEUES, XNF_BUFFERS.

@@ -200,7 +200,7 @@ func TestRxFragmentsBehindABadFirstSlotAreDroppedWithIt(t *testing.T) {
 // A rate-limited backend stops looking at the ring until its timer fires. That is no
 // fault of the connection.
 func TestRateLimitIsNotTakenForADeadBackend(t *testing.T) {
-	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Rate: "131072,200000"}})
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Rate: "131072,200000"}, front: Config{NoShaping: true}})
 	w.connected(1)
 	const frames = 600
 	for i := range frames {

@@ -407,7 +407,8 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
 		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.Names()), event(EventTakenOver))
-	return d.monitor(ctx, b, s.pairs, failed, attached, false)
+	shape := d.resumeShaping(s.pairs, readRate(ctx, b.store, b.backend))
+	return d.monitor(ctx, b, s.pairs, failed, shape, attached, false)
 }
 
 // agreement is what was agreed by the process before, with the reasons for what is

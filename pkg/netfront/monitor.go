@@ -14,9 +14,15 @@ import (
 const maxRebinds = 16
 
 // monitor waits for the end of a connection, and sees the backend through a rebind.
-// Attached says whether the backend is Connected now, fresh that it became so just now.
-func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached, fresh bool) error {
-	credit := creditWait(ctx, b.store, b.backend)
+// Shape is the connection's. Attached says whether the backend is Connected now, fresh that it became so just now.
+func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, shape *shaping, attached, fresh bool) error {
+	rates, err := b.store.Watch(ctx, b.backend+"/"+netif.KeyRate)
+	if err != nil {
+		return fmt.Errorf("watch the backend's rate: %w", err)
+	}
+	defer rates.Close()
+	defer shape.stop()
+	credit := shape.limit.largestWait()
 	dog := newWatchdog(pairs, fresh, credit, d.stallAfter, d.log)
 	look := time.NewTicker(dog.every())
 	defer look.Stop()
@@ -34,6 +40,14 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			return err
 		case <-second.C:
 			d.clock.Add(1)
+			shape.wake()
+		case <-shape.fast.C:
+			shape.look()
+		case _, ok := <-rates.Events():
+			if !ok {
+				return fmt.Errorf("watch of the backend's rate: %w", rates.Err())
+			}
+			shape.setLimit(readRate(ctx, b.store, b.backend))
 		case <-look.C:
 			if err := dog.look(time.Now()); err != nil {
 				return err

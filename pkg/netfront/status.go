@@ -38,6 +38,7 @@ type Status struct {
 	Grants       int               `json:"grants"`            // pages granted by this device
 	GrantLimit   int               `json:"grant_limit"`       // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
+	Shaping      ShapingStatus     `json:"shaping"` // how the guest's frames are held back
 }
 
 // QueueStatus is one queue pair.
@@ -45,6 +46,19 @@ type QueueStatus struct {
 	Number int             `json:"number"`
 	Tx     DirectionStatus `json:"tx"`
 	Rx     DirectionStatus `json:"rx"`
+	Wait   WaitStatus      `json:"wait"` // of frames from the guest
+}
+
+// WaitStatus is where frames on their way from the guest wait, and about how long: what
+// is there, by what the queue has carried lately. The times are 0 while it carries
+// nothing.
+type WaitStatus struct {
+	// Qdisc is the guest's queueing discipline; nil where the queue has none of its own.
+	Qdisc        *tap.Shaper `json:"qdisc,omitempty"`
+	QdiscSeconds float64     `json:"qdisc_seconds"`
+	RingBytes    uint32      `json:"ring_bytes"` // with the backend
+	RingSeconds  float64     `json:"ring_seconds"`
+	Carried      uint64      `json:"carried_bytes_per_second"`
 }
 
 // QueueTotals are a queue pair's counters since the Device was opened, over all its
@@ -88,6 +102,7 @@ type view struct {
 	ended        map[string]uint64
 	agreed       agreement
 	pairs        []*pair
+	shaping      ShapingStatus // of the connection that stands
 	before       []QueueTotals // by number; of the connections that have ended
 }
 
@@ -104,10 +119,32 @@ func (d *Device) Status() Status {
 	if st, err := d.link.Stats(); err == nil {
 		s.Link = &st
 	}
+	if shapers, _, err := d.link.Shapers(); err == nil {
+		s.addShapers(shapers)
+	}
 	if mac, err := d.link.MAC(); err == nil && mac.String() != s.MAC {
 		s.LinkMAC = mac.String()
 	}
 	return s
+}
+
+// addShapers adds what waits in the guest's queueing disciplines.
+func (s *Status) addShapers(shapers []tap.Shaper) {
+	for i := range s.Queues {
+		w := &s.Queues[i].Wait
+		if i < len(shapers) {
+			w.Qdisc = &shapers[i]
+			w.QdiscSeconds = secondsFor(uint64(w.Qdisc.Bytes), w.Carried)
+		}
+	}
+}
+
+// secondsFor is how long bytes take at a rate in bytes a second.
+func secondsFor(bytes, rate uint64) float64 {
+	if rate == 0 {
+		return 0
+	}
+	return float64(bytes) / float64(rate)
 }
 
 // status is Status without what the kernel knows.
@@ -124,8 +161,11 @@ func (d *Device) status() Status {
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
 	}
+	if v.pairs != nil {
+		s.Shaping = v.shaping
+	}
 	for _, p := range v.pairs {
-		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status()})
+		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status(), Wait: p.tx.waiting()})
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
 	s.Totals = addPairs(v.before, v.pairs)
@@ -134,6 +174,13 @@ func (d *Device) status() Status {
 
 func (q *TxQueue) status() DirectionStatus {
 	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header(), OldestInFlight: q.unansweredFor()}
+}
+
+// waiting is what waits on the ring.
+func (q *TxQueue) waiting() WaitStatus {
+	w := WaitStatus{RingBytes: q.ages.inFlight.Load(), Carried: q.carried.Load()}
+	w.RingSeconds = secondsFor(uint64(w.RingBytes), w.Carried)
+	return w
 }
 
 // unansweredFor is for how many seconds the oldest request has had no answer. The queue

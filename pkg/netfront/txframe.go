@@ -221,7 +221,7 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 	if err := q.tag.Publish(m); err != nil {
 		return fmt.Errorf("publish tx map: %w", err)
 	}
-	q.ages.put(m.Index(), q.ring.Produced()-1)
+	q.ages.put(m.Index(), q.ring.Produced()-1, s.Len)
 	crashPoint(crashTxPutMap)
 	if i == 0 && plan.gsoType != netif.GSONone {
 		extra := netif.NewGSO(plan.gsoSize, plan.gsoType).TxSlot()

@@ -69,6 +69,8 @@ type TxQueue struct {
 	// for the watchdog.
 	consumed atomic.Uint32
 	waits    atomic.Bool
+	// carried is how many bytes a second it has carried lately; shaping's.
+	carried atomic.Uint64
 
 	bufs    [][]byte // txBatch buffers of frameRoom bytes, mem's
 	lens    []int
@@ -231,6 +233,7 @@ func (q *TxQueue) reap() error {
 	}
 	q.ring.Consume(n)
 	crashPoint(crashTxConsume)
+	q.ages.standing()
 	return nil
 }
 

@@ -137,7 +137,7 @@ func (q *TxQueue) adoptAges(whole uint32) {
 	}
 	for i := range q.slab.Pages() {
 		if m, ok := q.pool.At(i); ok && m.State() == busdma.InFlight {
-			q.ages.put(i, index[i])
+			q.ages.put(i, index[i], 0)
 		}
 	}
 }

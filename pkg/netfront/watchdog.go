@@ -1,18 +1,13 @@
 package netfront
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 const (
@@ -43,7 +38,7 @@ var errStalled = errors.New("nothing moves on the ring")
 type watchdog struct {
 	log      *zap.Logger
 	patience time.Duration // see stallAfter
-	credit   time.Duration // see creditWait
+	credit   time.Duration // see largestWait
 	queues   []queueWatch
 }
 
@@ -66,7 +61,7 @@ type ringWatch struct {
 }
 
 // newWatchdog watches from now on. Fresh is false for a backend that has been at work
-// before, credit what creditWait says, and least the patience that is enough without.
+// before, credit what largestWait says, and least the patience that is enough without.
 func newWatchdog(pairs []*pair, fresh bool, credit, least time.Duration, log *zap.Logger) *watchdog {
 	w := &watchdog{log: log, patience: max(least, 4*credit), credit: credit, queues: make([]queueWatch, len(pairs))}
 	now := time.Now()
@@ -187,28 +182,6 @@ func (w *watchdog) moves(q *queueWatch, name string, r *ringWatch, now time.Time
 		worker.tell(controlKick)
 	}
 	return nil
-}
-
-// creditWait is how long a backend that the toolstack told to limit its guest's rate (its
-// node rate: bytes,microseconds) can let the largest frame wait: netback adds so many bytes
-// in each such period, until there are enough for the whole frame (tx_credit_exceeded of
-// drivers/net/xen-netback/netback.c). It is 0 without a limit.
-func creditWait(ctx context.Context, s xenstore.Operations, backend string) time.Duration {
-	v, err := s.Read(ctx, backend+"/rate")
-	if err != nil {
-		return 0
-	}
-	portion, period, _ := strings.Cut(v, ",")
-	bytes, err := strconv.ParseUint(strings.TrimSpace(portion), 10, 32)
-	if err != nil || bytes == 0 {
-		return 0
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(period), 10, 32)
-	if err != nil {
-		return 0
-	}
-	periods := (netif.MaxTxSize + bytes - 1) / bytes
-	return time.Duration(periods*n) * time.Microsecond
 }
 
 // Alive asks every worker that runs for a sign of life, and fails if one of them does not

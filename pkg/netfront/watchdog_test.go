@@ -113,7 +113,7 @@ func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
 		"65534,1000000": 2 * time.Second, "x": 0, "1,x": 0, "0,50000": 0, "x,50000": 0,
 	} {
 		w.check(w.server.Toolstack().Write(ctx, back+"/rate", rate))
-		credit := creditWait(ctx, w.front.Store(), back)
+		credit := readRate(ctx, w.front.Store(), back).largestWait()
 		if credit != want {
 			t.Errorf("rate %q: %v, want %v", rate, credit, want)
 		}

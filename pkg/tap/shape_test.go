@@ -209,4 +209,3 @@ func TestDeviceKnowsWhetherItsTAPStopsWhenFull(t *testing.T) {
 	}
 	drain(t, queues[0], 8)
 }
-

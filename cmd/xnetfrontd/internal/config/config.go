@@ -64,6 +64,7 @@ type Vif struct {
 	Queues     int           // 0: one for each CPU, at most 8
 	MTU        int           // bytes; 0: what the toolstack says, else 1500
 	TxQueueLen int           // frames the TAP queues before it drops; 0: the default
+	Shaping    string        // whether frames wait in the qdisc for a slow backend: auto, off
 	Disable    []string      // features that are not negotiated; names from [Features]
 }
 
@@ -94,7 +95,7 @@ func (v *Vif) fixedTAP() string {
 // SameAs tells whether a vif that is served by v can go on when it is served by o: its
 // connection would be the same. The names of the TAPs are not looked at.
 func (v *Vif) SameAs(o *Vif) bool {
-	return v.Queues == o.Queues && v.MTU == o.MTU && v.TxQueueLen == o.TxQueueLen && sameSet(v.Disable, o.Disable)
+	return v.Queues == o.Queues && v.MTU == o.MTU && v.TxQueueLen == o.TxQueueLen && v.Shaping == o.Shaping && sameSet(v.Disable, o.Disable)
 }
 
 func sameSet(a, b []string) bool {
@@ -127,6 +128,12 @@ func Features() []string {
 	return []string{"sg", "csum", "csum_ipv6", "gso_tcpv4", "gso_tcpv6", "split_channels"}
 }
 
+// The values of `shaping`.
+const (
+	ShapingAuto = "auto"
+	ShapingOff  = "off"
+)
+
 func logLevels() []string { return []string{"debug", "info", "warn", "error"} }
 
 func logFormats() []string { return []string{"auto", "console", "json", "journal"} }
@@ -158,7 +165,7 @@ func Default() Config {
 
 // NewVif is a table with every default.
 func NewVif(match Selector) Vif {
-	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever}
+	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto}
 	if match.All() {
 		v.Keep = keepUnnamed
 	}

@@ -78,6 +78,9 @@ var vifKeys = []key[Vif]{
 	intKey("vif.txqueuelen", fmt.Sprintf("a whole number from 0 (the default) to %d", MaxTxQueueLen),
 		func(v *Vif) *int { return &v.TxQueueLen },
 		func(n int) bool { return n >= 0 && n <= MaxTxQueueLen }),
+	stringKey("vif.shaping", fmt.Sprintf("%q or %q", ShapingAuto, ShapingOff),
+		func(v *Vif) *string { return &v.Shaping },
+		func(s string) bool { return s == ShapingAuto || s == ShapingOff }),
 	{
 		name:  "vif.disable",
 		want:  "a list of feature names out of " + strings.Join(Features(), ", "),

@@ -28,6 +28,9 @@ type families struct {
 	csumGuessed, gsoFixup, parked, announced      family
 	drops, backendResponses                       family
 	maps, ringSlots, oldestInFlight               family
+	vifShaping, vifRateLimit, queueRate           family
+	waitingBytes, waitingSeconds                  family
+	qdiscDrops, qdiscMarks                        family
 }
 
 // Label names, in the order in which the values are given.
@@ -75,6 +78,8 @@ func (f *families) defineVif(gauge, counter define) {
 	f.vifDisconnects = counter("vif_disconnects_total", "Connections, and attempts at one, that ended, by cause.", vifLabels("cause")...)
 	f.vifFeature = gauge("vif_feature", "1 for a feature that the last negotiation agreed on, else 0.", vifLabels("feature")...)
 	f.vifQueues = gauge("vif_queues", "Queue pairs of the connection; 0 without one.", vifLabels()...)
+	f.vifShaping = gauge("vif_shaping", "1 for how the guest's frames are held back in its queueing discipline, 0 for the other modes.", vifLabels("mode")...)
+	f.vifRateLimit = gauge("vif_rate_limit_bytes_per_second", "The backend's own limit on what the guest sends through each queue; 0: none.", vifLabels()...)
 	f.vifMTU = gauge("vif_mtu_bytes", "MTU of the TAP.", vifLabels()...)
 	f.vifGrants = gauge("vif_grants_used_pages", "Pages that are granted to the backend, rings among them.", vifLabels()...)
 	f.tapPackets = counter("tap_packets_total", "Frames that the kernel counted on the TAP; tx leaves the guest.", vifLabels("direction")...)
@@ -102,5 +107,10 @@ func (f *families) defineQueue(gauge, counter define) {
 	f.backendResponses = counter("queue_backend_responses_total", "Responses in which the backend said that it did not carry the frame, by status (tx).", queueLabels("status")...)
 	f.maps = gauge("queue_maps", "DMA maps (one granted page each) by state.", queueLabels("state")...)
 	f.ringSlots = gauge("queue_ring_slots_in_use", "Requests on the ring without a response: frames with the backend (tx), buffers posted to it (rx).", queueLabels()...)
+	f.queueRate = gauge("queue_rate_bytes_per_second", "To what the queue's frames are held back in the guest's queueing discipline; 0: not at all (tx).", queueLabels()...)
+	f.waitingBytes = gauge("queue_waiting_bytes", "Bytes on their way from the guest that wait in its queueing discipline (qdisc) or with the backend (ring) (tx).", queueLabels("where")...)
+	f.waitingSeconds = gauge("queue_waiting_seconds", "About how long they wait there, at what the queue carries; 0 while it carries nothing (tx).", queueLabels("where")...)
+	f.qdiscDrops = counter("queue_qdisc_drops_total", "Frames that the guest's queueing discipline dropped since it is there (tx).", queueLabels()...)
+	f.qdiscMarks = counter("queue_qdisc_marks_total", "Frames in which it set Congestion Experienced since it is there (tx).", queueLabels()...)
 	f.oldestInFlight = gauge("queue_oldest_in_flight_seconds", "Age of the oldest request that the backend has not answered, to the second (tx).", queueLabels()...)
 }

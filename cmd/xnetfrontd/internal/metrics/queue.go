@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
@@ -24,6 +25,21 @@ func (e emitter) queueNow(vif, number string, q netfront.QueueStatus) {
 		e.value(e.ringSlots, float64(slotsInUse(d.Ring)), vif, number, direction)
 	}
 	e.value(e.oldestInFlight, float64(q.Tx.OldestInFlight), vif, number, "tx")
+	e.waiting(vif, number, q.Wait)
+}
+
+// waiting sends where frames from the guest wait.
+func (e emitter) waiting(vif, number string, w netfront.WaitStatus) {
+	qdisc := tap.QdiscStats{}
+	if w.Qdisc != nil {
+		qdisc = w.Qdisc.QdiscStats
+	}
+	e.value(e.waitingBytes, float64(qdisc.Bytes), vif, number, "tx", "qdisc")
+	e.value(e.waitingBytes, float64(w.RingBytes), vif, number, "tx", "ring")
+	e.value(e.waitingSeconds, w.QdiscSeconds, vif, number, "tx", "qdisc")
+	e.value(e.waitingSeconds, w.RingSeconds, vif, number, "tx", "ring")
+	e.count(e.qdiscDrops, uint64(qdisc.Dropped), vif, number, "tx")
+	e.count(e.qdiscMarks, uint64(qdisc.Marked), vif, number, "tx")
 }
 
 // slotsInUse is how many requests have no response. The backend can write anything into

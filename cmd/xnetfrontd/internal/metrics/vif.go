@@ -5,6 +5,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
@@ -65,6 +66,7 @@ func (e emitter) device(name string, d *netfront.Status) {
 	}
 	e.value(e.vifQueues, float64(len(d.Queues)), name)
 	e.value(e.vifMTU, float64(d.MTU), name)
+	e.shaping(name, d)
 	e.value(e.vifGrants, float64(d.Grants), name)
 	if l := d.Link; l != nil {
 		for _, s := range []struct {
@@ -79,6 +81,21 @@ func (e emitter) device(name string, d *netfront.Status) {
 			e.count(s.f, s.tx, name, "tx")
 			e.count(s.f, s.rx, name, "rx")
 		}
+	}
+}
+
+// shaping sends how the guest's frames are held back.
+func (e emitter) shaping(name string, d *netfront.Status) {
+	for _, m := range []netfront.ShapingMode{netfront.ShapingOff, netfront.ShapingOpen, netfront.ShapingRate, netfront.ShapingMeasured, netfront.ShapingRefused} {
+		e.value(e.vifShaping, flag(d.Shaping.Mode == m), name, string(m))
+	}
+	e.value(e.vifRateLimit, float64(d.Shaping.Limit), name)
+	for i, q := range d.Queues {
+		rate := uint64(0)
+		if i < len(d.Shaping.Rates) && d.Shaping.Rates[i] < tap.MaxShapeRate {
+			rate = d.Shaping.Rates[i]
+		}
+		e.value(e.queueRate, float64(rate), name, strconv.Itoa(q.Number), "tx")
 	}
 }
 

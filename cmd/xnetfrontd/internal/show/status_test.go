@@ -42,11 +42,14 @@ func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 			Features: netfront.Features{SG: true, Csum: true, GSOv4: true},
 			Missing:  map[string]string{"queues": "4 asked for, the backend offers 2", "csum_ipv6": "not offered by the backend"},
 			Grants:   1028,
+			Shaping:  netfront.ShapingStatus{Mode: netfront.ShapingRate, Limit: 3_750_000, Rates: []uint64{3_562_500, 3_562_500}},
 			Link:     &tap.Stats{TxPackets: 10, TxBytes: 1000, TxDropped: 1, RxPackets: 20, RxBytes: 2000},
 			Queues: []netfront.QueueStatus{
 				{Number: 0,
 					Tx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 123456, "bytes": 987654321, "slots": 200000, "notify_sent": 77, "notify_suppressed": 1234}},
-					Rx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 9, "bytes": 900, "drop_tap_error": 2, "drop_slots": 1}}},
+					Rx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 9, "bytes": 900, "drop_tap_error": 2, "drop_slots": 1}},
+					Wait: netfront.WaitStatus{Carried: 3_375_000, RingBytes: 14546, RingSeconds: 0.0043, QdiscSeconds: 0.0091,
+						Qdisc: &tap.Shaper{Kind: "fq_codel", QdiscStats: tap.QdiscStats{Frames: 9, Bytes: 30720}}}},
 				{Number: 1, Tx: netfront.DirectionStatus{OldestInFlight: 12}},
 			},
 			Totals: []netfront.QueueTotals{

@@ -1,0 +1,118 @@
+package netfront
+
+import "time"
+
+// pacer says at which rate one queue's frames should leave the guest's queueing
+// discipline, so that they wait there and not on the ring. It follows what the backend
+// gets done: down when bytes stay on the ring all the time, up again in small steps while
+// none do. It is pure: samples go in, a rate comes out.
+type pacer struct {
+	limit   float64 // the backend's own, in bytes a second; 0: none that is known
+	rate    float64 // in bytes a second; 0: nothing is held back
+	carried float64 // bytes a second, on average over the last samples
+
+	waiting int     // samples in a row in which bytes stayed on the ring
+	calm    int     // samples in a row in which none did, though the rate was used
+	unused  int     // samples in a row in which the rate was not used
+	ceiling float64 // the rate at which bytes began to stay, the last time
+	began   float64 // without a limit: what the backend did when holding back began
+}
+
+// paceSample is what a queue did in a time.
+type paceSample struct {
+	time time.Duration
+	sent uint64 // bytes of frames put on the ring
+	low  uint32 // least bytes that were on the ring once responses had been taken
+}
+
+const (
+	// paceFirst is where a pacer with a limit begins, as a share of it. Netback measures
+	// its period in jiffies, so that with 250 Hz 50 ms are 52: the guest gets 0.96 of it.
+	paceFirst = 0.95
+	// paceLeast and paceMost bound a pacer with a limit, as shares of it. At 100 Hz a
+	// period of 50 ms gets 0.83 of it.
+	paceLeast, paceMost = 0.75, 1.0
+	// paceDown is by what the rate falls in each sample in which bytes stay, paceUp by what
+	// it grows in others. Near the ceiling it grows by paceNear, and after paceSure calm
+	// samples elsewhere by paceFar.
+	paceDown, paceUp, paceNear, paceFar = 0.97, 1.001, 1.0002, 1.01
+	paceSure                            = 50
+	// paceFrames is how many bytes may stay in any case.
+	paceFrames = 2 * 1514
+	// paceStays is how long what may stay takes to go at the rate that is carried. Without
+	// a limit it is paceSlow: then the backend is slow, and not only late.
+	paceStays, paceSlow = 4 * time.Millisecond, 20 * time.Millisecond
+	// pacePatience is for how many samples in a row bytes have to stay before a pacer
+	// without a limit begins to hold back.
+	pacePatience = 10
+	// paceRelease is after how many unused samples such a pacer ends it, paceGrown at which
+	// multiple of what it began with.
+	paceRelease, paceGrown = 100, 4
+)
+
+// newPacer begins for a backend with a limit in bytes a second, 0 for none.
+func newPacer(limit uint64) pacer {
+	return pacer{limit: float64(limit), rate: paceFirst * float64(limit)}
+}
+
+// look takes a sample and returns the rate from now on, 0 for no bound.
+func (p *pacer) look(s paceSample) float64 {
+	p.carried += (float64(s.sent)/s.time.Seconds() - p.carried) / 4
+	stays := paceStays
+	if p.limit == 0 {
+		stays = paceSlow
+	}
+	waits := s.sent > 0 && float64(s.low) > max(paceFrames, p.carried*stays.Seconds())
+	if !waits {
+		p.waiting = 0
+	} else if p.waiting++; p.waiting == 1 && p.rate > 0 {
+		p.ceiling = p.rate
+	}
+	switch {
+	case p.rate == 0:
+		if p.waiting == pacePatience {
+			p.rate = paceFirst * p.carried
+			p.began = p.rate
+		}
+	case waits:
+		p.rate *= paceDown
+		p.calm, p.unused = 0, 0
+	case p.carried > 0.8*p.rate:
+		p.rate *= p.growth()
+		p.calm, p.unused = p.calm+1, 0
+	default:
+		p.unused++
+	}
+	p.bound()
+	return p.rate
+}
+
+// growth is by what the rate grows in a sample that used it.
+func (p *pacer) growth() float64 {
+	switch r := p.rate / p.ceiling; {
+	case r > 0.97 && r < 1.02:
+		return paceNear
+	case p.calm > paceSure:
+		return paceFar
+	}
+	return paceUp
+}
+
+// bound keeps the rate where it makes sense. A pacer without a limit ends when it is not
+// used, or when the backend has become fast. It does not fall below half of what it began
+// with at once: what stays on the ring may be frames that somebody behind the backend
+// keeps, which no lower rate takes away.
+func (p *pacer) bound() {
+	switch {
+	case p.limit > 0:
+		p.rate = min(max(p.rate, paceLeast*p.limit), paceMost*p.limit)
+	case p.rate == 0:
+	case p.unused > paceRelease || p.rate > paceGrown*p.began:
+		*p = pacer{carried: p.carried}
+	case p.rate < p.began/2:
+		p.rate = p.began / 2
+		if p.waiting >= 5*pacePatience {
+			p.began, p.waiting = p.rate, 0
+		}
+	}
+}
