@@ -61,7 +61,8 @@ const MaxShapeRate = 1<<32 - 1
 // that its segments will have. So frames wait where their senders feel it. The first call
 // puts the disciplines in place, and drops what waits in those before them; later ones
 // only change rates. It fails with [ErrQdisc], and changes nothing, where the link's root
-// discipline is neither the system's default nor Shape's own.
+// discipline is neither the system's default nor Shape's own, and with [ErrElsewhere] where the
+// link was moved to another network namespace.
 func (d *Device) Shape(rates []uint64) error {
 	err := d.tc(func(index int, list []qdisc) error {
 		if len(rates) != len(d.queues) {
@@ -111,11 +112,11 @@ func (d *Device) Unshape() error {
 func (d *Device) Shapers() (shapers []Shaper, shaped bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	link, err := d.link()
+	link, err := d.atHome()
 	if err != nil {
 		return nil, false, fmt.Errorf("list queueing disciplines: %w", err)
 	}
-	list, err := d.qdiscs(link.Attrs().Index)
+	list, err := d.qdiscs(link.index)
 	if err != nil {
 		return nil, false, err
 	}
@@ -142,11 +143,11 @@ func (d *Device) Shapers() (shapers []Shaper, shaped bool, err error) {
 func (d *Device) tc(f func(index int, list []qdisc) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	link, err := d.link()
+	link, err := d.atHome()
 	if err != nil {
 		return err
 	}
-	index := link.Attrs().Index
+	index := link.index
 	list, err := d.qdiscs(index)
 	if err != nil {
 		return err
