@@ -19,7 +19,7 @@ const (
 	// settle is how long is waited after a change, which seldom comes alone, and lookGap
 	// how long between looks while changes go on: a look asks the kernel for every link.
 	settle  = 20 * time.Millisecond
-	lookGap = time.Second
+	lookGap = 250 * time.Millisecond
 	// elsewhereGap is how often is looked at what no change tells of: other network
 	// namespaces, where the process may not listen to them.
 	elsewhereGap = 10 * time.Second
@@ -27,48 +27,53 @@ const (
 
 // announcer tells the network, after each connection and whenever it changes, where the
 // stations behind the TAP are. What the kernel's own drivers have it do for links on a NIC
-// (NETDEV_NOTIFY_PEERS), nothing does for a TAP. It belongs to Run's goroutine.
+// (NETDEV_NOTIFY_PEERS), nothing does for a TAP. It belongs to Run's goroutine, which must not
+// miss a state of the backend's meanwhile: the stations are looked for in another.
 type announcer struct {
 	device *Device
+	found  chan found       // gets what a look has found
+	busy   bool             // a look is under way
+	again  bool             // and another is to follow
 	worker *worker          // through which frames go; nil while there is no connection
+	quiet  bool             // what the next look finds was announced by another process
 	left   map[string]int   // rounds that are left, of each frame that is current
 	looked time.Time        // when the stations were looked at last
 	at     time.Time        // when to look again; zero: not before a change
 	due    <-chan time.Time // fires at at
 }
 
+// found is what a look has found.
+type found struct {
+	stations []tap.Station
+	err      error
+}
+
+func newAnnouncer(d *Device) announcer { return announcer{device: d, found: make(chan found, 1)} }
+
 // begin announces everything, through the worker of a connection that has just begun.
-func (a *announcer) begin(w *worker) error {
-	a.worker, a.left = w, map[string]int{}
-	return a.look(time.Now())
+func (a *announcer) begin(w *worker) {
+	a.worker, a.left, a.quiet = w, map[string]int{}, false
+	a.look(time.Now())
 }
 
 // resume goes on where another process was, which has announced what is there.
-func (a *announcer) resume(w *worker, attached bool) error {
-	if !attached {
-		return nil
-	}
-	frames, err := a.frames()
-	if err != nil {
-		return a.later(time.Now(), err)
-	}
-	a.worker, a.left = w, map[string]int{}
-	for _, f := range frames {
-		a.left[string(f)] = 0
-	}
-	a.plan(time.Now(), false)
-	return nil
+func (a *announcer) resume(w *worker) {
+	a.worker, a.left, a.quiet = w, map[string]int{}, true
+	a.look(time.Now())
 }
 
 // end forgets the connection.
 func (a *announcer) end() {
-	a.worker, a.left, a.due, a.at = nil, nil, nil, time.Time{}
+	if a.busy {
+		<-a.found
+	}
+	*a = newAnnouncer(a.device)
 }
 
 // changed notes that links or addresses of the system have changed.
 func (a *announcer) changed(now time.Time) {
 	at := now.Add(settle)
-	if next := a.looked.Add(lookGap); next.After(at) && a.looked.Add(settle).After(now) {
+	if next := a.looked.Add(lookGap); next.After(at) {
 		at = next
 	}
 	a.wake(now, at)
@@ -81,65 +86,59 @@ func (a *announcer) wake(now, at time.Time) {
 	}
 }
 
-// look looks at the TAP and the stations, and sends what was not sent often enough. It fails if
-// the TAP is gone.
-func (a *announcer) look(now time.Time) error {
+// look begins to look for the stations. What it finds, took is to be given.
+func (a *announcer) look(now time.Time) {
 	a.due, a.at, a.looked = nil, time.Time{}, now
 	a.device.look()
-	if a.worker == nil {
+	if a.worker == nil || a.busy {
+		a.again = a.busy
+		return
+	}
+	a.busy = true
+	go func(link *tap.Device, result chan<- found) {
+		stations, err := link.Stations()
+		result <- found{stations, err}
+	}(a.device.link, a.found)
+}
+
+// took sends what was found and was not sent often enough. It fails if the TAP is gone.
+func (a *announcer) took(now time.Time, f found) error {
+	a.busy = false
+	switch {
+	case errors.Is(f.err, tap.ErrLinkGone):
+		return f.err
+	case f.err != nil:
+		a.device.log.Debug("not announced yet", problem(f.err))
+		a.wake(now, now.Add(lookGap))
 		return nil
 	}
-	frames, err := a.frames()
-	if err != nil {
-		return a.later(now, err)
-	}
-	left := make(map[string]int, len(frames))
+	left := map[string]int{}
 	var send [][]byte
 	more := false
-	for _, f := range frames {
-		n, known := a.left[string(f)]
-		if !known {
+	for _, frame := range announcement(f.stations) {
+		n, known := a.left[string(frame)]
+		if !known && !a.quiet {
 			n = announceRounds
 		}
 		if n > 0 {
-			send = append(send, f)
+			send = append(send, frame)
 			n--
 		}
-		left[string(f)] = n
+		left[string(frame)] = n
 		more = more || n > 0
 	}
-	a.left = left
+	a.left, a.quiet = left, false
 	a.worker.inject(send)
-	a.plan(now, more)
-	return nil
-}
-
-// plan says when to look again without a change.
-func (a *announcer) plan(now time.Time, more bool) {
 	switch {
+	case a.again:
+		a.again = false
+		a.wake(now, now)
 	case more:
 		a.wake(now, now.Add(roundGap))
 	case !a.device.link.HearsOfOthers():
 		a.wake(now, now.Add(elsewhereGap))
 	}
-}
-
-// later tries again what failed, unless the TAP is gone.
-func (a *announcer) later(now time.Time, err error) error {
-	if errors.Is(err, tap.ErrLinkGone) {
-		return err
-	}
-	a.device.log.Debug("not announced yet", problem(err))
-	a.wake(now, now.Add(lookGap))
 	return nil
-}
-
-func (a *announcer) frames() ([][]byte, error) {
-	stations, err := a.device.link.Stations()
-	if err != nil {
-		return nil, err
-	}
-	return announcement(stations), nil
 }
 
 // look looks at the TAP and says what somebody has changed of it: its address, its name, its

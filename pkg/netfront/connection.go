@@ -205,7 +205,8 @@ func (d *Device) connected(pairs []*pair) error {
 	if err := d.link.SetCarrier(true); err != nil {
 		return err
 	}
-	return d.announce.begin(pairs[0].workers[0])
+	d.announce.begin(pairs[0].workers[0])
+	return nil
 }
 
 // end ends a connection: if a process goes on with it, by leaving it alone, else for

@@ -85,7 +85,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	d.log = withName(d.log, d.link.Name)
-	d.announce = announcer{device: d}
+	d.announce = newAnnouncer(d)
 	d.seen = tap.State{Name: d.link.Name()}
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
 	return d, nil

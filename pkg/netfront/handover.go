@@ -420,8 +420,8 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	if err := d.link.SetCarrier(attached); err != nil {
 		return err
 	}
-	if err := d.announce.resume(s.pairs[0].workers[0], attached); err != nil {
-		return err
+	if attached {
+		d.announce.resume(s.pairs[0].workers[0])
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
 		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.Names()), event(EventTakenOver))

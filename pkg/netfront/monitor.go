@@ -37,7 +37,9 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 		case <-d.link.Changes():
 			d.announce.changed(time.Now())
 		case <-d.announce.due:
-			if err := d.announce.look(time.Now()); err != nil {
+			d.announce.look(time.Now())
+		case f := <-d.announce.found:
+			if err := d.announce.took(time.Now(), f); err != nil {
 				return err
 			}
 		case <-look.C:
