@@ -506,3 +506,24 @@ func TestDetachIsNoReasonToSayThatTheVifWasNotLeft(t *testing.T) {
 	w.check(b.close())
 	w.vif = nil
 }
+
+func TestTAPInAnotherNamespaceLivesThroughARestoreWithItsWishes(t *testing.T) {
+	w, h := newKeptWorld(t, worldConfig{})
+	w.connected(1)
+	w.check(w.dev.link.SwitchOff(tap.OffloadTSO6))
+	ns, links := otherSpace(t)
+	w.check(netlink.LinkSetNsFd(w.link(), int(ns)))
+	moved, err := links.LinkByName(w.dev.Name())
+	w.check(err)
+	w.check(links.LinkSetMTU(moved, 1400))
+	giveAddress(t, links, moved, "10.9.8.7/24")
+	w.socketIn(ns)
+	w.restore(guestDom + 1)
+	w.followedTo(links, 2)
+	w.exchange(50, 100)
+	on, err := w.dev.link.WantedOffload()
+	if s := w.dev.Status(); err != nil || on&tap.OffloadTSO6 != 0 || on&tap.OffloadTSO4 == 0 || s.MTU != 1400 || s.NetNS == "" {
+		t.Errorf("offloads %#x, %v; status %+v", on, err, s)
+	}
+	w.unhurt(h, 1)
+}
