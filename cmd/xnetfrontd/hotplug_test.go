@@ -336,3 +336,53 @@ func TestWatchdogIsFedWhileEverythingAnswers(t *testing.T) {
 		d.await("WATCHDOG=1")
 	}
 }
+
+func TestRenamedTAPIsFoundByItsPresentAndItsConfiguredName(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	m.startBackend()
+	d := m.start("--config", m.config("[[vif]]\ndevid = 0\n"))
+	d.await("READY=1")
+	m.awaitVif("at the start", "0", connectedAs(0))
+	// As cloud-init's set-name does.
+	if err := m.space.Links.LinkSetName(m.link("xnf0"), "enX0"); err != nil {
+		t.Fatal(err)
+	}
+	m.awaitVif("renamed", "0", func(v control.Vif) bool { return v.TAP == "enX0" && v.Renamed == "xnf0" })
+	for _, command := range []string{"status", "dump", "kick"} {
+		for _, name := range []string{"0", "enX0", "xnf0"} {
+			o := runProgram(t, program(command, "--control", m.socket(), name))
+			if o.code != 0 || command != "kick" && !strings.Contains(o.out, "vif 0 on enX0: Connected") {
+				t.Errorf("%s %s: %+v", command, name, o)
+			}
+		}
+	}
+	if o := runProgram(t, program("status", "--control", m.socket())); !strings.Contains(o.out, "name      xnf0 in the configuration") {
+		t.Errorf("status: %+v", o)
+	}
+	if code, _ := d.stop(unix.SIGTERM); code != 0 {
+		t.Errorf("exit code %d; it logged:\n%s", code, d.stderr())
+	}
+	m.wantNothingLeft("xnf0", "enX0")
+}
+
+func TestVifThatIsAttachedAnewWithAnotherAddressIsCalledByIt(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	m.startBackend()
+	d := m.start("--config", m.config("[[vif]]\ndevid = 0\n"))
+	d.await("READY=1")
+	m.awaitVif("at the start", "0", connectedAs(0))
+	index := m.link("xnf0").Attrs().Index
+	m.detach(0)
+	m.attach(0, 42)
+	const mac = "00:16:3e:00:00:2a"
+	m.awaitVif("with another address", "0", func(v control.Vif) bool { return connectedAs(0)(v) && v.MAC == mac && v.Device.MAC == mac })
+	if a := m.link("xnf0").Attrs(); a.Index != index || a.HardwareAddr.String() != mac {
+		t.Errorf("index %d became %d, address %s", index, a.Index, a.HardwareAddr)
+	}
+	if o := runProgram(t, program("status", "--control", m.socket(), mac)); o.code != 0 {
+		t.Errorf("status: %+v", o)
+	}
+	if code, _ := d.stop(unix.SIGTERM); code != 0 {
+		t.Errorf("exit code %d; it logged:\n%s", code, d.stderr())
+	}
+}

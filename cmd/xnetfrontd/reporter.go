@@ -60,6 +60,9 @@ func (r reporter) snapshot() (control.Status, []*service) {
 		if f := v.frontend(); f != nil {
 			st := f.Status()
 			c.Device = &st
+			if st.TAP != "" && st.TAP != c.TAP {
+				c.TAP, c.Renamed = st.TAP, c.TAP
+			}
 			s.GrantsUsed += st.Grants
 			s.GrantsLimit = max(s.GrantsLimit, st.GrantLimit)
 		}
@@ -158,13 +161,23 @@ func (r reporter) Panicked(request string, value any) error {
 // maxSummary is how many vifs one line tells of.
 const maxSummary = 8
 
+// tapName is the name of a vif's TAP now, or the configured one while there is none.
+func tapName(v *service) string {
+	if f := v.frontend(); f != nil {
+		if name := f.Name(); name != "" {
+			return name
+		}
+	}
+	return v.identity().tap
+}
+
 // summary is one line about every vif.
 func summary(s *supervisor) string {
 	services, waiting := s.snapshot()
 	var texts []string
 	for _, v := range services {
 		id := v.identity()
-		text := fmt.Sprintf("vif %d: TAP %s", id.devid, id.tap)
+		text := fmt.Sprintf("vif %d: TAP %s", id.devid, tapName(v))
 		if _, problem := v.trouble(); problem != nil {
 			text = fmt.Sprintf("vif %d: not served: %s", id.devid, oneLine(problem))
 		}

@@ -25,6 +25,7 @@ type fakeFrontend struct {
 func (f fakeFrontend) Run(context.Context) error         { return nil }
 func (f fakeFrontend) Close() error                      { return nil }
 func (f fakeFrontend) Status() netfront.Status           { return netfront.Status{} }
+func (f fakeFrontend) Name() string                      { return "" }
 func (f fakeFrontend) Alive(timeout time.Duration) error { return f.alive(timeout) }
 func (f fakeFrontend) Kick() error                       { return netfront.ErrNotConnected }
 func (f fakeFrontend) Dump(context.Context) (*netfront.Dump, error) {

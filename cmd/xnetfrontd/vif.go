@@ -24,6 +24,7 @@ type frontend interface {
 	Close() error
 	Status() netfront.Status
 	Alive(timeout time.Duration) error
+	Name() string
 	Dump(ctx context.Context) (*netfront.Dump, error)
 	Capture(ctx context.Context, c netfront.CaptureConfig, sink netfront.CaptureSink) (netfront.CaptureResult, error)
 	Kick() error
@@ -180,6 +181,9 @@ func (v *vif) locate(ctx context.Context, s xen.Store) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.id.devid = p.DevID
+	if p.MAC != nil {
+		v.id.mac = p.MAC // another one, of a vif that is known by its number
+	}
 	return p.DevID, nil
 }
 

@@ -130,14 +130,19 @@ func TestCaptureBeginsRightBehindTheResponse(t *testing.T) {
 func TestVifIsFoundByNumberAddressTAPOrWhatTheConfigurationCallsIt(t *testing.T) {
 	var st control.Status
 	const answer = `{"vifs":[{"match":"*","devid":0,"mac":"00:16:3e:00:00:01","tap":"xnf0"},
-		{"match":"00:16:3e:00:00:02","devid":4,"tap":"wan"},{"match":"00:16:3e:00:00:03","devid":-1}]}`
+		{"match":"00:16:3e:00:00:02","devid":4,"tap":"wan","configured_tap":"xnf4"},{"match":"00:16:3e:00:00:03","devid":-1}]}`
 	if err := json.Unmarshal([]byte(answer), &st); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]int{"0": 0, "xnf0": 0, "00:16:3E:00:00:01": 0, "4": 1, "wan": 1, "00:16:3e:00:00:02": 1, "00:16:3e:00:00:03": 2} {
+	for name, want := range map[string]int{"0": 0, "xnf0": 0, "00:16:3E:00:00:01": 0, "4": 1, "wan": 1, "xnf4": 1, "00:16:3e:00:00:02": 1, "00:16:3e:00:00:03": 2} {
 		if i, err := st.Index(name); err != nil || i != want {
 			t.Errorf("%s: vif %d, %v; want %d", name, i, err, want)
 		}
+	}
+	// One that has the name goes before one that was to have it.
+	st.Vifs[2].Renamed = "wan"
+	if i, err := st.Index("wan"); err != nil || i != 1 {
+		t.Errorf("wan: vif %d, %v", i, err)
 	}
 	for _, name := range []string{"7", "-1", "WAN", "xnf", strings.Repeat("x", 100)} {
 		if i, err := st.Index(name); err == nil || !strings.HasSuffix(err.Error(), ": the daemon has vifs 0, 4, 00:16:3e:00:00:03") || len(err.Error()) > 120 {

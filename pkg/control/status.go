@@ -26,11 +26,12 @@ type Vif struct {
 	Match   string           `json:"match"` // what the configuration calls it: its number, its address, "*" for every vif
 	DevID   int              `json:"devid"` // -1 when it has none yet
 	MAC     string           `json:"mac,omitempty"`
-	TAP     string           `json:"tap,omitempty"`
-	Since   time.Time        `json:"since"`             // of what Waiting or Problem say, or else of its being served
-	Waiting string           `json:"waiting,omitempty"` // it is not there now, and what that means
-	Problem string           `json:"problem,omitempty"` // it is there, and why it is not served
-	Device  *netfront.Status `json:"device,omitempty"`  // what its TAP and its connection do, when there is a TAP
+	TAP     string           `json:"tap,omitempty"`            // its name now, or the configured one while there is none
+	Renamed string           `json:"configured_tap,omitempty"` // the configured name, if somebody has given the TAP another
+	Since   time.Time        `json:"since"`                    // of what Waiting or Problem say, or else of its being served
+	Waiting string           `json:"waiting,omitempty"`        // it is not there now, and what that means
+	Problem string           `json:"problem,omitempty"`        // it is there, and why it is not served
+	Device  *netfront.Status `json:"device,omitempty"`         // what its TAP and its connection do, when there is a TAP
 }
 
 // Name is the vif's number, or what it is known by until it has one.
@@ -41,16 +42,26 @@ func (v *Vif) Name() string {
 	return strconv.Itoa(v.DevID)
 }
 
-// Index finds a vif in s.Vifs by its number, its MAC address or its TAP. It fails, with
-// what there is, when there is no such vif.
+// Index finds a vif in s.Vifs by its number, its MAC address, or its TAP's name: the present
+// one goes before the one that is configured. It fails, with what there is, when there is no such
+// vif.
 func (s *Status) Index(name string) (int, error) {
+	for _, is := range []func(v *Vif) bool{
+		func(v *Vif) bool {
+			return name == v.Name() || strings.EqualFold(name, v.Match) || strings.EqualFold(name, v.MAC)
+		},
+		func(v *Vif) bool { return name == v.TAP },
+		func(v *Vif) bool { return v.Renamed != "" && name == v.Renamed },
+	} {
+		for i := range s.Vifs {
+			if is(&s.Vifs[i]) {
+				return i, nil
+			}
+		}
+	}
 	var names []string
 	for i := range s.Vifs {
-		v := &s.Vifs[i]
-		if name == v.Name() || strings.EqualFold(name, v.Match) || strings.EqualFold(name, v.MAC) || name == v.TAP {
-			return i, nil
-		}
-		names = append(names, v.Name())
+		names = append(names, s.Vifs[i].Name())
 	}
 	if len(names) == 0 {
 		return 0, fmt.Errorf("no vif %.40q: the daemon serves none", name)

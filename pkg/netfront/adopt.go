@@ -38,7 +38,7 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 		return s, false, fmt.Errorf("%w: its backend was %s", ErrHandover, h.Path.get())
 	case h.Nonce.get() != l.nonce || len(l.events) != int(h.Queues*h.Workers) || h.Workers < 1 || h.Workers > 2:
 		return s, false, fmt.Errorf("%w: %d event files for %d queues of another session", ErrHandover, len(l.events), h.Queues)
-	case h.Wanted != d.cfg.wanted():
+	case !h.Wanted.same(d.cfg.wanted()):
 		return s, false, fmt.Errorf("%w: its configuration was another", ErrHandover)
 	case len(d.link.QueueFDs()) != int(h.Queues):
 		return s, false, fmt.Errorf("%w: the TAP has %d queues, the rings %d", ErrHandover, len(d.link.QueueFDs()), h.Queues)

@@ -3,29 +3,48 @@ package netfront
 import (
 	"encoding/binary"
 	"net"
+	"slices"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-// announcement makes the frames that tell the network where the guest is now: a
-// gratuitous ARP request for each IPv4 address of the link (RFC 5227, section 3) and
-// an unsolicited neighbour advertisement for each IPv6 one (RFC 4861, section
-// 7.2.6). The kernel sends none when a carrier comes back. Mac is the link's own address, to
-// which the network shall send.
-func announcement(link *tap.Device, mac net.HardwareAddr) ([][]byte, error) {
-	addrs, err := link.Addresses()
-	if err != nil {
-		return nil, err
-	}
-	var frames [][]byte
-	for _, ip := range addrs {
-		if v4 := ip.To4(); v4 != nil {
-			frames = append(frames, gratuitousARP(mac, v4))
-		} else {
-			frames = append(frames, unsolicitedNA(mac, ip.To16()))
+// announcement makes the frames that tell the network where the stations are now: for each
+// of their addresses a gratuitous ARP request (RFC 5227, section 3) or an unsolicited neighbour
+// advertisement (RFC 4861, section 7.2.6), and for one that has none, a RARP request as
+// hypervisors send them: switches learn the MAC address from it.
+func announcement(stations []tap.Station) (frames [][]byte) {
+	for _, s := range stations {
+		if len(s.IPs) == 0 {
+			frames = append(frames, withTags(reverseARP(s.MAC), s.Tags))
+		}
+		for _, ip := range s.IPs {
+			f := unsolicitedNA
+			if v4 := ip.To4(); v4 != nil {
+				f, ip = gratuitousARP, v4
+			}
+			frames = append(frames, withTags(f(s.MAC, ip), s.Tags))
 		}
 	}
-	return frames, nil
+	return frames
+}
+
+// withTags puts VLAN tags into a frame, the outermost first.
+func withTags(frame []byte, tags []tap.VLANTag) []byte {
+	for i, t := range tags {
+		tag := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, t.Protocol), t.ID)
+		frame = slices.Insert(frame, 12+4*i, tag...)
+	}
+	return frame
+}
+
+// reverseARP is a RARP request of mac for its own address, broadcast (RFC 903).
+func reverseARP(mac net.HardwareAddr) []byte {
+	f := ethernet(net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, mac, 0x8035)
+	f = append(f, 0, 1, 8, 0, 6, 4, 0, 3) // Ethernet, IPv4, reverse request
+	f = append(f, mac...)
+	f = append(f, 0, 0, 0, 0)
+	f = append(f, mac...)
+	return append(f, make([]byte, 4+18)...) // to the shortest frame that Ethernet has
 }
 
 // gratuitousARP is an ARP request of ip for itself, broadcast.

@@ -1,16 +1,13 @@
 package netfront
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"runtime"
 
 	"go.uber.org/zap"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
@@ -38,6 +35,9 @@ func (d *Device) connection(ctx context.Context) (err error) {
 		return err
 	}
 	d.setAddress(a)
+	if err := d.learn(ctx, a); err != nil {
+		return err
+	}
 	b, err := openBus(ctx, d.guest.Store, a, d.setBackendState)
 	if err != nil {
 		return err
@@ -110,7 +110,10 @@ func (d *Device) makeSession(agreed *agreement, a address) (*session, error) {
 					zap.Int("limit", limit), zap.Int("needed", b.Needed),
 					zap.Int("queues", b.Queues), zap.Int("buffers", b.Maps), event(EventReduced))
 			}
-			agreed.queues = b.Queues
+			if len(s.pairs) < b.Queues {
+				agreed.missing["queues"] = "the TAP has no more in its network namespace"
+			}
+			agreed.queues = len(s.pairs)
 			return s, nil
 		}
 		if !errors.Is(err, xen.ErrGrantLimit) {
@@ -159,38 +162,6 @@ func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session,
 	return s, nil
 }
 
-// configureLink gives the TAP the offloads and the MTU that the connection can
-// carry.
-func (d *Device) configureLink(f Features) error {
-	var o tap.Offload
-	if f.Csum {
-		o |= tap.OffloadCsum
-	}
-	if f.GSOv4 {
-		o |= tap.OffloadTSO4
-	}
-	if f.GSOv6 {
-		o |= tap.OffloadTSO6
-	}
-	if err := d.link.SetOffload(o & d.link.ProbeOffload()); err != nil {
-		return err
-	}
-	if d.mtu == 0 && d.cfg.TxQueueLen != 0 { // a link that was adopted
-		if err := d.link.SetTxQueueLen(d.cfg.TxQueueLen); err != nil {
-			return err
-		}
-	}
-	mtu := d.cfg.MTU
-	if !f.SG {
-		mtu = min(mtu, defaultMTU) // a frame is one slot then
-	}
-	if mtu == d.mtu {
-		return nil // whoever has changed it since knows why
-	}
-	d.mtu = mtu
-	return d.link.SetMTU(mtu)
-}
-
 // serve publishes the rings, waits for the backend to connect, and carries frames
 // until something ends the connection.
 func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue bool, s *session) error {
@@ -229,38 +200,14 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	return d.monitor(ctx, b, s.pairs, failed, shape, true, true)
 }
 
-// connected turns the carrier on and announces the guest's addresses.
+// connected turns the carrier on and announces what is behind the TAP.
 func (d *Device) connected(pairs []*pair) error {
 	d.setState(netif.StateConnected, nil)
 	if err := d.link.SetCarrier(true); err != nil {
 		return err
 	}
-	mac, err := d.linkMAC()
-	if err != nil {
-		return err
-	}
-	frames, err := announcement(d.link, mac)
-	if err != nil {
-		return err
-	}
-	if len(frames) > 0 {
-		pairs[0].workers[0].inject(frames)
-	}
+	d.announce.begin(pairs[0].workers[0])
 	return nil
-}
-
-// linkMAC is the TAP's address, which udev or an administrator may have set. One that is not
-// the vif's is said once. Run's goroutine alone calls it.
-func (d *Device) linkMAC() (net.HardwareAddr, error) {
-	mac, err := d.link.MAC()
-	if err != nil || bytes.Equal(mac, d.saidMAC) {
-		return mac, err
-	}
-	d.saidMAC = mac
-	if !bytes.Equal(mac, d.id.mac) {
-		d.log.Warn("the TAP has another address than the vif", zap.Stringer("link_mac", mac), zap.Stringer("mac", d.id.mac), event(EventOtherMAC))
-	}
-	return mac, nil
 }
 
 // end ends a connection: if a process goes on with it, by leaving it alone, else for
@@ -268,12 +215,14 @@ func (d *Device) linkMAC() (net.HardwareAddr, error) {
 // freed.
 func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	if leaving(ctx) && s.held {
+		d.announce.end()
 		s.stop()
 		d.setPairs(nil, agreement{})
 		err := s.detach()
 		d.log.Info("left to the next process", event(EventLeft))
 		return err
 	}
+	d.announce.end()
 	err := d.link.SetCarrier(false)
 	s.stop()
 	d.setPairs(nil, agreement{})
@@ -302,7 +251,7 @@ func (d *Device) leave(b *bus) {
 	// its time, and the next owner would find keys of ours, and a state that says that
 	// somebody is there. A backend that was not waited for walks by itself when it sees
 	// Initialising.
-	if err := b.clear(ctx); err != nil {
+	if err := b.clear(ctx); err != nil && !errors.Is(err, errMoved) {
 		d.log.Warn("the vif was not left as the toolstack made it", problem(err), event(EventNotLeft))
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
@@ -38,7 +37,7 @@ type Device struct {
 	log   *zap.Logger
 	link  *tap.Device
 	id    identity
-	mtu   int // that the TAP was given last
+	set   settings // Run's goroutine's
 
 	stallAfter time.Duration // see the constant; another one in tests
 
@@ -49,7 +48,8 @@ type Device struct {
 
 	replugged bool // the toolstack attached or detached the vif meanwhile; Run's goroutine's
 
-	saidMAC net.HardwareAddr // the TAP's address when it was last looked at; Run's goroutine's
+	announce announcer // Run's goroutine's
+	seen     tap.State // the TAP when it was last looked at; Run's goroutine's
 
 	clock   seconds    // Run's goroutine's
 	dumping sync.Mutex // held while workers are asked for a dump
@@ -79,28 +79,34 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.MTU = cfg.mtu(id)
-	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU, stallAfter: stallAfter}
+	d := &Device{cfg: cfg, guest: guest, id: id, stallAfter: stallAfter}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err
 	}
-	d.log = d.log.With(zap.String("tap", d.link.Name()))
+	d.log = withName(d.log, d.link.Name)
+	d.announce = newAnnouncer(d)
+	d.seen = tap.State{Name: d.link.Name()}
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
 	return d, nil
 }
 
-// newLink creates the TAP as the kernel's netfront would show the vif.
+// newLink creates the TAP as the kernel's netfront would show the vif. It has all of its queues
+// from the start: for one that is moved to another network namespace, as a container's, none
+// can be opened any more by a process that may not follow it there.
 func newLink(cfg Config, id identity) (*tap.Device, error) {
 	name := cfg.TAPName
 	if name == "" {
 		name = "xnf%d"
 	}
-	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.MTU, TxQueueLen: cfg.TxQueueLen, Privileged: cfg.Privileged})
+	link, err := tap.Create(tap.Config{Name: name, MAC: id.mac, MTU: cfg.mtu(id), TxQueueLen: cfg.TxQueueLen, Privileged: cfg.Privileged})
 	if err != nil {
 		return nil, err
 	}
 	if err = link.SetCarrier(false); err == nil {
+		_, err = link.SetQueues(cfg.Queues)
+	}
+	if err == nil {
 		err = link.SetUp(true)
 	}
 	if err != nil {
@@ -145,11 +151,12 @@ func (d *Device) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := time.Now()
 		d.replugged = false
+		d.look()
 		err := d.connection(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		if _, serr := d.link.Stats(); errors.Is(serr, tap.ErrLinkGone) {
+		if _, serr := d.link.State(); errors.Is(serr, tap.ErrLinkGone) {
 			err = fmt.Errorf("somebody removed the TAP: %w", serr)
 		}
 		if errors.Is(err, xenstore.ErrClosed) || errors.Is(err, tap.ErrLinkGone) {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
@@ -123,23 +122,22 @@ func TestStoreConflictsAreRetried(t *testing.T) {
 
 // The network sends to the address that it was told last: that must be the one that the
 // guest's kernel takes frames for.
-func TestAnnouncementHasAnAddressThatTheTAPHasNot(t *testing.T) {
-	core, logs := observer.New(zap.WarnLevel)
-	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}, front: Config{Logger: zap.New(core)}})
+func TestAddressThatChangesWhileConnectedIsAnnounced(t *testing.T) {
+	log, logs := observed(zap.WarnLevel)
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}, front: Config{Logger: log}})
 	w.connected(1)
 	if s := w.dev.Status(); s.LinkMAC != "" || s.MAC != guestMAC.String() {
 		t.Errorf("the TAP has address %q, the vif %q", s.LinkMAC, s.MAC)
 	}
 	other, ip := net.HardwareAddr{2, 0, 0, 0, 0, 9}, net.IP{10, 9, 8, 7}
-	link, err := netlink.LinkByName(w.dev.Name())
-	w.check(err)
-	w.check(netlink.LinkSetHardwareAddr(link, other))
-	w.check(netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(24, 32)}}))
+	links := here(t)
+	giveAddress(t, links, w.link(), "10.9.8.7/24")
+	w.awaitFrames(announceRounds, gratuitousARP(guestMAC, ip))
+	w.check(netlink.LinkSetHardwareAddr(w.link(), other))
+	w.awaitFrames(announceRounds, gratuitousARP(other, ip))
 	w.check(w.vif.Rebind(w.deadline()))
 	w.connected(2)
-	if f := w.fromGuest(bytes.Repeat([]byte{0xff}, 6)).Frame; !bytes.Equal(f, gratuitousARP(other, ip)) {
-		t.Errorf("announced: %x", f)
-	}
+	w.awaitFrames(announceRounds, gratuitousARP(other, ip))
 	if s := w.dev.Status(); s.LinkMAC != other.String() || s.MAC != guestMAC.String() {
 		t.Errorf("the TAP has address %q, the vif %q", s.LinkMAC, s.MAC)
 	}

@@ -45,6 +45,28 @@ const (
 	// Fields: XNF_LINK_MAC, XNF_MAC.
 	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
 
+	// EventChanged: The toolstack has given the vif another address or MTU than before, as when
+	// it is attached anew. The TAP has them from now on, except for what XNF_TAP_KEEPS says.
+	// Fields: XNF_MAC, XNF_MTU, XNF_MAC_BEFORE, XNF_MTU_BEFORE, XNF_TAP_KEEPS.
+	EventChanged = "e949ab385ac64b3990beeef55b0423c0"
+
+	// EventIdentity: What the toolstack says of the vif is no address, or no MTU. The vif is
+	// served with what was known of it before. Fields: XNF_ERROR.
+	EventIdentity = "7db7e0fa0e9d42799dd56f24285b201e"
+
+	// EventRenamed: Somebody has given the TAP another name. Nothing else changes, and TAP of
+	// later lines is the new name. Fields: XNF_NAME_BEFORE.
+	EventRenamed = "41dedd664cc441738978df60e0f63128"
+
+	// EventMoved: Somebody has moved the TAP to another network namespace, or back. It is
+	// served where it is. Fields: XNF_NETNS.
+	EventMoved = "65596e5645004251a0ab38d826459274"
+
+	// EventKept: In the network namespace to which the TAP was moved, this process may not
+	// change its settings, nor open queues. It is served with those that it has. Fields:
+	// XNF_QUEUES, XNF_ERROR.
+	EventKept = "929245f309934b5a8fccda26492335ad"
+
 	// EventUnbound: The backend's driver has let the vif go and will take it again. The
 	// TAP has no carrier meanwhile.
 	EventUnbound = "539b954adf97472c873f40a1fcd10d53"

@@ -98,7 +98,7 @@ func (d *Device) hold(a address, agreed agreement, s *session) {
 func (d *Device) describe(a address, agreed agreement, s *session) error {
 	h := s.file.head
 	h.Backend, h.Features = uint32(a.domid), agreed.Features.bits()
-	h.Workers, h.MTU, h.Wanted = uint32(len(s.pairs[0].workers)), uint32(d.mtu), d.cfg.wanted()
+	h.Workers, h.MTU, h.Wanted = uint32(len(s.pairs[0].workers)), uint32(d.set.MTU), d.cfg.wanted()
 	if err := errors.Join(h.Nonce.set(s.nonce), h.Dir.set(a.dir), h.Path.set(a.backend)); err != nil {
 		return err
 	}
@@ -212,13 +212,14 @@ func (d *Device) openLink() error {
 	if d.link, err = newLink(d.cfg, d.id); err != nil {
 		return err
 	}
+	d.set = settings{MAC: d.id.mac.String(), MTU: d.cfg.mtu(d.id), Config: d.cfg.MTU, QueueLen: d.cfg.TxQueueLen}
 	d.holdLink()
 	return nil
 }
 
 // adoptLink makes the Device's link of the descriptors that the holder has.
 func (d *Device) adoptLink() error {
-	_, files, err := d.cfg.Holder.Get(d.key(keyTAP))
+	label, files, err := d.cfg.Holder.Get(d.key(keyTAP))
 	if err != nil {
 		return err
 	}
@@ -238,7 +239,9 @@ func (d *Device) adoptLink() error {
 	if err != nil {
 		return errors.Join(err, closeFiles(files))
 	}
-	d.mtu = 0 // not known
+	if d.set = settingsOf(label); d.set.MAC == "" {
+		d.set.MAC = d.id.mac.String() // of another version, whose TAP has it most likely
+	}
 	return nil
 }
 
@@ -251,16 +254,20 @@ func (d *Device) holdLink() {
 	for i, fd := range d.link.QueueFDs() {
 		files = append(files, HeldFile{Name: "queue-" + strconv.Itoa(i), FD: fd})
 	}
-	if err := d.cfg.Holder.Put(d.key(keyTAP), d.link.Name(), files); err != nil {
+	if err := d.cfg.Holder.Put(d.key(keyTAP), d.set.label(d.link.Name()), files); err != nil {
 		d.log.Warn("a restart will need a new TAP: nobody keeps this one", problem(err), event(EventNotHeld))
 	}
 }
 
 // setQueues opens or closes queues of the TAP so that there are n, and the holder has
-// them, too.
+// them, too. Those that cannot be opened in another network namespace are done without.
 func (d *Device) setQueues(n int) ([]*tap.Queue, error) {
 	before := len(d.link.QueueFDs())
 	queues, err := d.link.SetQueues(n)
+	if errors.Is(err, tap.ErrElsewhere) && len(queues) > 0 {
+		d.log.Warn("fewer queues: the TAP is in another network namespace", zap.Int("queues", len(queues)), problem(err), event(EventKept))
+		err = nil
+	}
 	if before != n || err != nil {
 		d.holdLink()
 	}
@@ -393,7 +400,15 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.end(ctx, b, s)) }() // for a panic too
 	features := featuresOf(s.file.head.Features)
-	d.mtu = int(s.file.head.MTU)
+	if d.set.MTU == 0 {
+		d.set.MTU = int(s.file.head.MTU)
+	}
+	if !d.set.Offered { // of another version, which has set them
+		d.set.Offload, d.set.Offered = offloadOf(features)&d.link.ProbeOffload(), true
+	}
+	if err := d.configureLink(features); err != nil {
+		return err
+	}
 	d.setAddress(a)
 	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
 	d.update(func(v *view) { v.takenOver = true })
@@ -404,6 +419,9 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	}
 	if err := d.link.SetCarrier(attached); err != nil {
 		return err
+	}
+	if attached {
+		d.announce.resume(s.pairs[0].workers[0])
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
 		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.Names()), event(EventTakenOver))

@@ -48,11 +48,18 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				return fmt.Errorf("watch of the backend's rate: %w", rates.Err())
 			}
 			shape.setLimit(readRate(ctx, b.store, b.backend))
+		case <-d.link.Changes():
+			d.announce.changed(time.Now())
+		case <-d.announce.due:
+			d.announce.look(time.Now())
+		case f := <-d.announce.found:
+			if err := d.announce.took(time.Now(), f); err != nil {
+				return err
+			}
 		case <-look.C:
 			if err := dog.look(time.Now()); err != nil {
 				return err
 			}
-			_, _ = d.linkMAC() // for the log; a TAP that is gone is the workers' to find
 			look.Reset(dog.every())
 		case _, ok := <-b.moveWatch.Events():
 			if !ok {
@@ -104,6 +111,7 @@ func (d *Device) follow(st netif.State, attached bool, pairs []*pair) (bool, err
 	case netif.StateInitialising, netif.StateInitWait:
 		if attached {
 			d.log.Warn("the backend is being bound anew", event(EventUnbound))
+			d.announce.end()
 			return false, d.link.SetCarrier(false)
 		}
 	case netif.StateConnected:

@@ -108,20 +108,30 @@ func Release(ctx context.Context, s xen.Store, devid int, window Window) (err er
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %s in domain %d stays %v and does not get to %v", ErrSilent, a.backend, a.domid, last, netif.StateInitWait)
 	}
-	return errors.Join(err, b.clear(ctx))
+	if cerr := b.clear(ctx); !errors.Is(cerr, errMoved) {
+		err = errors.Join(err, cerr)
+	}
+	return err
 }
 
 // clear leaves the vif Initialising, without a key of a frontend's. It is done even
-// when ctx has ended.
+// when ctx has ended. A vif that the toolstack takes away meanwhile, or has given to another
+// backend, is none to clear: [errMoved].
 func (b *bus) clear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
 	defer cancel()
 	err := b.store.Update(ctx, func(tx xenstore.Operations) error {
+		if err := moved(ctx, tx, b.address); err != nil {
+			return err
+		}
 		if err := unpublish(ctx, tx, b.dir); err != nil {
 			return err
 		}
 		return tx.Write(ctx, b.dir+"/"+netif.KeyState, fmt.Sprint(int(netif.StateInitialising)))
 	})
+	if err != nil && b.moved(ctx) == errMoved {
+		return errMoved // between two calls of the transaction
+	}
 	if err != nil {
 		return fmt.Errorf("clear the vif: %w", err)
 	}

@@ -56,7 +56,7 @@ type stateHeader struct {
 	Path     stateText // the backend's directory
 }
 
-// wanted is the part of a Config on which a connection depends.
+// wanted is what the rings and the TAP were asked to be.
 type wanted struct {
 	Queues, Features, MTU, TxQueueLen uint32
 }
@@ -64,6 +64,10 @@ type wanted struct {
 func (c *Config) wanted() wanted {
 	return wanted{Queues: uint32(c.Queues), Features: c.Features.bits(), MTU: uint32(c.MTU), TxQueueLen: uint32(c.TxQueueLen)}
 }
+
+// same tells whether a connection of w can be gone on with: on the TAP's MTU and queue length
+// it does not depend.
+func (w wanted) same(o wanted) bool { return w.Queues == o.Queues && w.Features == o.Features }
 
 // stateText is a short text with its length.
 type stateText struct {

@@ -16,16 +16,18 @@ import (
 // Status is a snapshot of a Device.
 type Status struct {
 	DevID        int               `json:"devid"`
-	TAP          string            `json:"tap"`
-	IfIndex      int               `json:"ifindex"`
+	TAP          string            `json:"tap"`                // its name now: somebody may have renamed it
+	IfIndex      int               `json:"ifindex"`            // in its network namespace
+	NetNS        string            `json:"netns,omitempty"`    // the TAP's network namespace, if somebody has moved it: its name, or net:[inode]
+	LinkUp       bool              `json:"link_up"`            // the TAP is up: somebody may have set it down
 	MAC          string            `json:"mac"`                // the vif's
 	LinkMAC      string            `json:"link_mac,omitempty"` // the TAP's, if somebody has given it another
-	MTU          int               `json:"mtu"`
-	State        string            `json:"state"`         // ours, as xenbus names it
-	Since        time.Time         `json:"since"`         // of State
-	Reason       string            `json:"reason"`        // why the last connection ended, or why there is none
-	Backend      string            `json:"backend"`       // path of its directory
-	BackendDomID uint16            `json:"backend_domid"` //
+	MTU          int               `json:"mtu"`                // the TAP's now; 0: not known
+	State        string            `json:"state"`              // ours, as xenbus names it
+	Since        time.Time         `json:"since"`              // of State
+	Reason       string            `json:"reason"`             // why the last connection ended, or why there is none
+	Backend      string            `json:"backend"`            // path of its directory
+	BackendDomID uint16            `json:"backend_domid"`      //
 	BackendState string            `json:"backend_state"`
 	BackendSince time.Time         `json:"backend_since"`   // of BackendState, as far as it was seen
 	Connects     uint64            `json:"connects"`        // connections since the start, rebinds of the backend among them
@@ -112,18 +114,22 @@ func (d *Device) Status() Status {
 	s := d.status()
 	// These ask the kernel, where somebody else can hold the lock of all links: Run and
 	// Alive must not wait for d.mu meanwhile.
-	s.TAP, s.IfIndex = d.link.Name(), d.link.Index()
 	if limit, err := d.guest.Grants.Limit(); err == nil {
 		s.GrantLimit = limit
 	}
-	if st, err := d.link.Stats(); err == nil {
-		s.Link = &st
+	st, err := d.link.State()
+	if err != nil {
+		return s
 	}
-	if shapers, _, err := d.link.Shapers(); err == nil {
-		s.addShapers(shapers)
+	s.TAP, s.NetNS = st.Name, st.Namespace
+	if st.MAC.String() != s.MAC {
+		s.LinkMAC = st.MAC.String()
 	}
-	if mac, err := d.link.MAC(); err == nil && mac.String() != s.MAC {
-		s.LinkMAC = mac.String()
+	if st.Known {
+		s.IfIndex, s.MTU, s.LinkUp, s.Link = st.Index, st.MTU, st.Up, &st.Stats
+		if shapers, _, err := d.link.Shapers(); err == nil {
+			s.addShapers(shapers)
+		}
 	}
 	return s
 }
@@ -153,7 +159,7 @@ func (d *Device) status() Status {
 	defer d.mu.Unlock()
 	v := &d.view
 	s := Status{
-		DevID: d.cfg.DevID, MAC: d.id.mac.String(), MTU: d.cfg.MTU,
+		DevID: d.cfg.DevID, MAC: d.id.mac.String(),
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
 		Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},

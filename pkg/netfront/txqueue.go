@@ -251,23 +251,23 @@ func (q *TxQueue) release(m *busdma.Map) error {
 }
 
 // inject sends frames that were made here, each an Ethernet frame without a virtio
-// header. They are not worth waiting for: those for which there is no room are left
-// out.
-func (q *TxQueue) inject(frames [][]byte) error {
+// header, as many as there is room for, and tells how many.
+func (q *TxQueue) inject(frames [][]byte) (n int, err error) {
 	q.look()
 	q.rec.clock()
-	for _, f := range frames {
-		if !q.room(1) {
-			q.wanted = 0
-			break
-		}
-		if err := q.copyOut(f, txPlan{}); err != nil {
-			return err
+	if err := q.reap(); err != nil {
+		return 0, err
+	}
+	for n < len(frames) && q.room(1) {
+		if err := q.copyOut(frames[n], txPlan{}); err != nil {
+			return n, err
 		}
 		q.commit(q.hand)
 		q.add(cAnnounced, 1)
+		n++
 	}
-	return q.push()
+	q.wanted = 0
+	return n, q.push()
 }
 
 // publish makes the queue's figures visible.

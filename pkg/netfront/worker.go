@@ -22,9 +22,10 @@ type worker struct {
 	rx     *RxQueue   // nil if not this worker's
 
 	control atomic.Uint32
-	frames  atomic.Pointer[[][]byte] // to inject
+	frames  atomic.Pointer[[][]byte] // to inject, that were not taken yet
 	dump    atomic.Pointer[dumpRequest]
 
+	left     [][]byte      // frames to inject for which there was no room yet
 	spurious int           // events in a row that found nothing
 	pending  int           // ports[:pending] were delivered and not written back
 	running  bool          // started, and stop did not see it end
@@ -178,14 +179,14 @@ func (w *worker) service(ready readiness) (worked, more bool, err error) {
 		if ready&readyTAP != 0 {
 			w.tx.tapReady = true
 		}
-		if f := w.frames.Swap(nil); f != nil {
-			if err := w.tx.inject(*f); err != nil {
-				return false, false, err
-			}
-		}
 		if more, err = w.tx.service(); err != nil {
 			return false, false, err
 		}
+		ready, err := w.announce()
+		if err != nil {
+			return false, false, err
+		}
+		more = more || ready
 	}
 	if w.rx != nil {
 		m, err := w.rx.service()
@@ -243,13 +244,6 @@ func (w *worker) publish() {
 // tell sets bits of the control word and wakes the worker.
 func (w *worker) tell(bits uint32) {
 	w.control.Or(bits)
-	w.poll.wake()
-}
-
-// inject gives the worker frames to send. Frames that it did not take yet are
-// replaced.
-func (w *worker) inject(frames [][]byte) {
-	w.frames.Store(&frames)
 	w.poll.wake()
 }
 

@@ -89,7 +89,7 @@ func readIdentity(ctx context.Context, s xenstore.Operations, a address) (identi
 	}
 	if v != "" {
 		if id.mtu, err = strconv.Atoi(v); err != nil || id.mtu < minMTU || id.mtu > maxMTU {
-			return id, fmt.Errorf("%s/%s is %q, want %d to %d", a.dir, netif.KeyMTU, v, minMTU, maxMTU)
+			return id, fmt.Errorf("%w: %s/%s is %q, want %d to %d", errIdentity, a.dir, netif.KeyMTU, v, minMTU, maxMTU)
 		}
 	}
 	return id, nil
@@ -152,9 +152,11 @@ func (b *bus) close() error { return errors.Join(b.backendWatch.Close(), b.moveW
 var errMoved = errors.New("the vif was detached, or has another backend")
 
 // moved tells whether the vif's backend is still where it was.
-func (b *bus) moved(ctx context.Context) error {
-	v, err := b.store.Read(ctx, b.dir+"/"+netif.KeyBackend)
-	if errors.Is(err, xenstore.ErrNotFound) || (err == nil && v != b.backend) {
+func (b *bus) moved(ctx context.Context) error { return moved(ctx, b.store, b.address) }
+
+func moved(ctx context.Context, s xenstore.Operations, a address) error {
+	v, err := s.Read(ctx, a.dir+"/"+netif.KeyBackend)
+	if errors.Is(err, xenstore.ErrNotFound) || (err == nil && v != a.backend) {
 		return errMoved
 	}
 	return err

@@ -31,7 +31,8 @@ func (d *Device) QueueFDs() []int {
 // Adopt takes over a link made by [Create], perhaps in another process, from its
 // descriptors: the keeper queue's and those of its worker queues, in their order. No
 // frame is lost and nothing of the link changes; its carrier stays what it is, and
-// offloads what they are. The calling thread must be in the link's namespace. On
+// offloads what they are. The calling thread must be in the namespace in which the link was
+// made; the link may be in another one meanwhile. On
 // success the descriptors belong to the device; on an error they stay the caller's.
 // A descriptor that is not what it should be is [ErrQueue].
 func Adopt(cfg Config, keeper int, queues []int) (*Device, error) {
@@ -74,18 +75,18 @@ func (d *Device) adopt(cfg Config, keeper int, queues []int) error {
 	if d.ns, err = currentNamespace(); err != nil {
 		return err
 	}
-	if err := d.privileged(func() error { return d.ns.holds(keeper) }); err != nil {
-		return fmt.Errorf("link %q: %w", name, err)
-	}
 	if err := d.openNetlink(); err != nil {
 		return err
 	}
-	link, err := d.nl.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("look up link %q: %w", name, err)
+	d.keeper = keeper
+	defer func() { d.keeper = -1 }() // the caller's until all has gone well
+	l, err := d.look()
+	if err != nil && !errors.Is(err, ErrElsewhere) {
+		return err
 	}
-	d.index = link.Attrs().Index
-	d.carrier = link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+	if d.unset = l == nil; !d.unset {
+		d.carrier = l.flags&unix.IFF_LOWER_UP != 0
+	}
 	// To try them would change them. Every kernel with multi-queue TAPs has these.
 	d.accepted = OffloadCsum | OffloadTSO4 | OffloadTSO6
 	d.uringErr = chooseEngine(cfg, keeper)

@@ -2,6 +2,7 @@ package tap
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -112,27 +113,43 @@ func TestAdoptRefusesWhatIsNotOneLinksQueues(t *testing.T) {
 }
 
 // A link of the same name in the adopter's namespace must not be taken for ours.
-func TestAdoptRefusesALinkOfAnotherNamespace(t *testing.T) {
+func TestAdoptFindsALinkOfAnotherNamespaceAndNotItsTwin(t *testing.T) {
 	enterNamespace(t)
-	d := newDevice(t, Config{Name: "xnf0"})
+	d := newDevice(t, Config{Name: "xnf0", MAC: testMAC})
+	keeper, _ := duplicates(t, d, nil)
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its namespace
-		other, err := netns.New()
-		if err != nil {
-			done <- err
-			return
-		}
-		defer other.Close()
-		twin, err := Create(Config{Name: "xnf0"})
-		if err != nil {
-			done <- err
-			return
-		}
-		_, err = Adopt(Config{}, d.KeeperFD(), nil)
-		done <- errors.Join(err, twin.Close())
+		done <- func() error {
+			other, err := netns.New()
+			if err != nil {
+				return err
+			}
+			defer other.Close()
+			twin, err := Create(Config{Name: "xnf0"})
+			if err != nil {
+				return err
+			}
+			defer twin.Close()
+			adopted, err := Adopt(Config{}, keeper, nil)
+			if err != nil {
+				return err
+			}
+			defer adopted.Release()
+			s, err := adopted.State()
+			if s.MAC.String() != testMAC.String() || s.Namespace == "" || !s.Known {
+				err = errors.Join(err, fmt.Errorf("it is taken for %+v", s))
+			}
+			if _, err := adopted.SetQueues(1); err != nil {
+				return err
+			}
+			return errors.Join(err, adopted.SetMTU(1400))
+		}()
 	}()
-	if err := <-done; !errors.Is(err, ErrLinkGone) {
-		t.Errorf("adopted: %v", err)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if mtu := linkNamed(t, "xnf0").MTU; mtu != 1400 {
+		t.Errorf("MTU %d", mtu)
 	}
 }

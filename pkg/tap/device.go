@@ -15,8 +15,8 @@ import (
 var (
 	// ErrNameTaken says that a link of the wanted name exists already.
 	ErrNameTaken = errors.New("name is taken by another link")
-	// ErrLinkGone says that the link does not exist any more, or not in the network
-	// namespace in which it was made: somebody deleted or moved it.
+	// ErrLinkGone says that the link does not exist any more: somebody deleted it, or the
+	// network namespace in which it was.
 	ErrLinkGone = errors.New("link is gone")
 	// ErrQueue says that a queue is not what it must be: not one of this link, or
 	// without the virtio header.
@@ -54,19 +54,25 @@ type Config struct {
 type Device struct {
 	ns       namespace
 	keeper   int // descriptor; -1 before it is open
-	index    int
 	accepted Offload
 	uringErr error // why io_uring is not used; nil when it is
 	pushes   bool  // see Pushes
 
 	privileged func(func() error) error
 
-	mu      sync.Mutex // guards what follows and the order of changes to the link
-	nl      *netlink.Handle
-	queues  []*Queue
-	carrier bool // wanted
-	gso     int  // the limit of super-frames that was set last; 0: none by this process
-	closed  bool
+	rt       *rtnl
+	changes  *changes
+	surveyed func() // called between the two looks of Stations; tests change something in it
+
+	mu        sync.Mutex // guards what follows and the order of changes to the link
+	nl        *netlink.Handle
+	index     int    // of the link in its namespace, as it was seen last
+	elsewhere string // the namespace in which it was seen last, as people call it; empty: ns
+	queues    []*Queue
+	carrier   bool // wanted
+	gso       int  // the limit of super-frames that was set last; 0: none by this process
+	unset     bool // nobody has said yet what carrier is wanted: it stays what it is
+	closed    bool
 }
 
 // step is a part of Create that can fail and must then leave nothing behind.
@@ -109,7 +115,7 @@ func create(cfg Config, after func(step string) error) (*Device, error) {
 
 // emptyDevice has nothing of a link yet.
 func emptyDevice(cfg Config) *Device {
-	d := &Device{keeper: -1, ns: noNamespace(), privileged: cfg.Privileged}
+	d := &Device{keeper: -1, ns: noNamespace(), privileged: cfg.Privileged, surveyed: func() {}}
 	if d.privileged == nil {
 		d.privileged = func(f func() error) error { return f() }
 	}
@@ -148,17 +154,20 @@ func unlessZero(setting int, set func() error) error {
 	return set()
 }
 
-// openNetlink opens the socket with privileges: what may be sent through it depends on
-// what its opener was allowed, too (netlink_ns_capable of net/netlink/af_netlink.c).
+// openNetlink opens the sockets, with privileges as openRTNL says.
 func (d *Device) openNetlink() error {
-	return d.privileged(func() error {
-		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return fmt.Errorf("open netlink socket: %w", err)
-		}
-		d.nl = nl
-		return nil
+	err := d.privileged(func() (err error) {
+		d.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	if d.rt, err = openRTNL(d.privileged); err != nil {
+		return err
+	}
+	d.changes, err = watchChanges(d.privileged)
+	return err
 }
 
 // Name is the link's name now; somebody may have renamed it since it was made. It is
@@ -173,8 +182,12 @@ func (d *Device) Name() string {
 	return name
 }
 
-// Index is the link's interface index.
-func (d *Device) Index() int { return d.index }
+// Index is the link's interface index in the namespace in which it was seen last.
+func (d *Device) Index() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.index
+}
 
 // Pushes says that a full queue of the link stops the queueing discipline in front of it,
 // where senders wait (IFF_BACKPRESSURE, Linux 7.3). Without that it drops.
@@ -193,10 +206,10 @@ func (d *Device) SetCarrier(on bool) error {
 	if d.closed {
 		return ErrClosed
 	}
-	before := d.carrier
-	d.carrier = on
+	before, unset := d.carrier, d.unset
+	d.carrier, d.unset = on, false
 	if err := d.applyCarrier(); err != nil {
-		d.carrier = before
+		d.carrier, d.unset = before, unset
 		return err
 	}
 	return nil
@@ -206,6 +219,9 @@ func (d *Device) SetCarrier(on bool) error {
 // without an attached queue (tun_net_change_carrier) but leaves it on when the last
 // one goes.
 func (d *Device) applyCarrier() error {
+	if d.unset {
+		return nil
+	}
 	value := 0
 	if d.carrier && len(d.queues) > 0 {
 		value = 1
@@ -242,15 +258,20 @@ func (d *Device) end(remove bool) error {
 	}
 	d.queues = nil
 	if d.keeper >= 0 {
-		name, _, gone := queueInfo(d.keeper)
+		var l *linkInfo
+		if remove && d.rt != nil {
+			l, _ = d.look()
+		}
 		if err := unix.Close(d.keeper); err != nil {
 			errs = append(errs, fmt.Errorf("close keeper queue: %w", err))
 		}
 		d.keeper = -1
-		if remove && gone == nil {
-			errs = append(errs, d.removeLink(name))
+		if l != nil {
+			errs = append(errs, d.removeLink(l))
 		}
 	}
+	d.changes.close()
+	d.rt.close()
 	if d.nl != nil {
 		d.nl.Close()
 	}

@@ -1,11 +1,13 @@
 package tap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,51 +50,13 @@ type Stats struct {
 	TxDropped uint64 `json:"tx_dropped"`
 }
 
-// link finds the device's link. Indices are given out again in time and a
-// link can be moved to another namespace, so the name that the keeper knows must be
-// the name of the link with our index.
-func (d *Device) link() (netlink.Link, error) {
-	if d.closed {
-		return nil, ErrClosed
-	}
-	name, _, err := queueInfo(d.keeper)
-	if err != nil {
-		return nil, err
-	}
-	link, err := d.nl.LinkByIndex(d.index)
-	var missing netlink.LinkNotFoundError
-	switch {
-	case errors.As(err, &missing):
-		return nil, fmt.Errorf("look up link %q: %w", name, ErrLinkGone)
-	case err != nil:
-		return nil, fmt.Errorf("look up link %q: %w", name, err)
-	case link.Attrs().Name != name:
-		return nil, fmt.Errorf("look up link %q: %w: its index belongs to %q", name, ErrLinkGone, link.Attrs().Name)
-	}
-	return link, nil
-}
-
-// change finds the link and calls set on it.
-func (d *Device) change(what string, set func(netlink.Link) error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	link, err := d.link()
-	if err != nil {
-		return fmt.Errorf("set %s: %w", what, err)
-	}
-	if err := d.privileged(func() error { return set(link) }); err != nil {
-		return fmt.Errorf("set %s: %w", what, err)
-	}
-	return nil
-}
-
 // SetUp sets whether the link is administratively up. Writing to a link that is down
 // gives EIO.
 func (d *Device) SetUp(up bool) error {
 	if up {
-		return d.change("link up", d.nl.LinkSetUp)
+		return d.change("link up", (*netlink.Handle).LinkSetUp)
 	}
-	return d.change("link down", d.nl.LinkSetDown)
+	return d.change("link down", (*netlink.Handle).LinkSetDown)
 }
 
 // SetMAC sets the link's address, up or down. It must be 6 bytes, unicast, not zero.
@@ -100,18 +64,29 @@ func (d *Device) SetMAC(mac net.HardwareAddr) error {
 	if len(mac) != 6 || mac[0]&1 != 0 || [6]byte(mac) == [6]byte{} {
 		return fmt.Errorf("set MAC address: %w: %q", ErrSetting, mac)
 	}
-	return d.change("MAC address", func(l netlink.Link) error { return d.nl.LinkSetHardwareAddr(l, mac) })
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return fmt.Errorf("set MAC address: %w", ErrClosed)
+	}
+	if err := setHardwareAddress(d.keeper, mac); err != nil {
+		return fmt.Errorf("set MAC address: %w", err)
+	}
+	return nil
 }
 
 // MAC is the link's address now: somebody may have changed it since it was set.
 func (d *Device) MAC() (net.HardwareAddr, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	link, err := d.link()
+	if d.closed {
+		return nil, fmt.Errorf("read MAC address: %w", ErrClosed)
+	}
+	mac, err := hardwareAddress(d.keeper)
 	if err != nil {
 		return nil, fmt.Errorf("read MAC address: %w", err)
 	}
-	return link.Attrs().HardwareAddr, nil
+	return mac, nil
 }
 
 // SetMTU sets the link's MTU in bytes, from [MinMTU] to [MaxMTU].
@@ -119,7 +94,7 @@ func (d *Device) SetMTU(mtu int) error {
 	if mtu < MinMTU || mtu > MaxMTU {
 		return fmt.Errorf("set MTU: %w: %d, want %d to %d", ErrSetting, mtu, MinMTU, MaxMTU)
 	}
-	return d.change("MTU", func(l netlink.Link) error { return d.nl.LinkSetMTU(l, mtu) })
+	return d.change("MTU", func(nl *netlink.Handle, l netlink.Link) error { return nl.LinkSetMTU(l, mtu) })
 }
 
 // SetTxQueueLen sets how many frames each queue holds; more are dropped. Frames that
@@ -128,7 +103,7 @@ func (d *Device) SetTxQueueLen(frames int) error {
 	if frames < 1 || frames > 1<<16 {
 		return fmt.Errorf("set transmit queue length: %w: %d, want 1 to %d", ErrSetting, frames, 1<<16)
 	}
-	return d.change("transmit queue length", func(l netlink.Link) error { return d.nl.LinkSetTxQLen(l, frames) })
+	return d.change("transmit queue length", func(nl *netlink.Handle, l netlink.Link) error { return nl.LinkSetTxQLen(l, frames) })
 }
 
 // SetGSOMaxSize limits the super-frames that Linux makes, in bytes, at most
@@ -145,7 +120,7 @@ func (d *Device) SetGSOMaxSize(size int) error {
 	if size < 1 || size > MaxGSOSize {
 		return fmt.Errorf("set GSO size: %w: %d, want 1 to %d", ErrSetting, size, MaxGSOSize)
 	}
-	return d.change("GSO size", func(l netlink.Link) error { return d.setGSO(l, size) })
+	return d.change("GSO size", func(nl *netlink.Handle, l netlink.Link) error { return d.setGSO(nl, l, size) })
 }
 
 // LimitGSO is SetGSOMaxSize, unless somebody else has set the limit since this process did.
@@ -153,81 +128,45 @@ func (d *Device) LimitGSO(size int) error {
 	if size < 1 || size > MaxGSOSize {
 		return fmt.Errorf("limit GSO size: %w: %d, want 1 to %d", ErrSetting, size, MaxGSOSize)
 	}
-	return d.change("GSO size", func(l netlink.Link) error {
+	return d.change("GSO size", func(nl *netlink.Handle, l netlink.Link) error {
 		now := int(l.Attrs().GSOMaxSize)
 		if now == size || (d.gso != 0 && now != d.gso) {
 			return nil
 		}
-		return d.setGSO(l, size)
+		return d.setGSO(nl, l, size)
 	})
 }
 
-func (d *Device) setGSO(l netlink.Link, size int) error {
+func (d *Device) setGSO(nl *netlink.Handle, l netlink.Link, size int) error {
 	// A kernel before 6.3 ignores the second: it has only one limit.
-	err := errors.Join(d.nl.LinkSetGSOMaxSize(l, size), d.nl.LinkSetGSOIPv4MaxSize(l, size))
+	err := errors.Join(nl.LinkSetGSOMaxSize(l, size), nl.LinkSetGSOIPv4MaxSize(l, size))
 	if err == nil {
 		d.gso = size
 	}
 	return err
 }
 
-// Addresses are the link's IPv4 and IPv6 addresses that may be announced. IPv6
-// addresses whose uniqueness is still being checked, or failed the check, are left
-// out: they must not be advertised (RFC 4862, section 5.4).
-func (d *Device) Addresses() ([]net.IP, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	link, err := d.link()
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	var addrs []netlink.Addr
-	for range dumpTries {
-		addrs, err = d.nl.AddrList(link, netlink.FAMILY_ALL)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	var ips []net.IP
-	for _, a := range addrs {
-		if a.IPNet != nil && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
-			ips = append(ips, a.IP)
-		}
-	}
-	return ips, nil
-}
-
 // Stats reads the link's counters.
 func (d *Device) Stats() (Stats, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	link, err := d.link()
-	if err != nil {
-		return Stats{}, fmt.Errorf("read link counters: %w", err)
+	s, err := d.State()
+	if err == nil && !s.Known {
+		err = ErrElsewhere
 	}
-	s := link.Attrs().Statistics
-	if s == nil {
-		return Stats{}, errors.New("read link counters: netlink gave none")
-	}
-	return Stats{
-		RxPackets: s.RxPackets, RxBytes: s.RxBytes, RxErrors: s.RxErrors, RxDropped: s.RxDropped,
-		TxPackets: s.TxPackets, TxBytes: s.TxBytes, TxErrors: s.TxErrors, TxDropped: s.TxDropped,
-	}, nil
+	return s.Stats, err
 }
 
-// removeLink deletes the link when it outlived our descriptors: another process holds
+// removeLink deletes the link l when it outlived our descriptors: another process holds
 // some, or an io_uring has not let go yet.
-func (d *Device) removeLink(name string) error {
-	link, err := d.nl.LinkByIndex(d.index)
-	if err != nil || link.Attrs().Name != name {
+func (d *Device) removeLink(l *linkInfo) error {
+	now, err := d.rt.linkByIndex(l.ns, l.index)
+	if err != nil || now.name != l.name || !bytes.Equal(now.mac, l.mac) {
 		return nil // gone
 	}
-	err = d.privileged(func() error { return d.nl.LinkDel(link) })
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(l.index)
+	_, err = d.rt.ask(l.ns, unix.IFLA_TARGET_NETNSID, unix.RTM_DELLINK, unix.NLM_F_ACK, 0, msg)
 	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove link %q: %w", name, err)
+		return fmt.Errorf("remove link %q: %w", l.name, err)
 	}
 	return nil
 }

@@ -1,11 +1,11 @@
 package tap
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
 // namespace is the network namespace in which a link was made. /dev/net/tun looks a
@@ -37,21 +37,6 @@ func (n *namespace) close() error {
 	return nil
 }
 
-// holds checks that a queue's link is in the namespace: a link of its name there might
-// be another. It needs CAP_NET_ADMIN.
-func (n *namespace) holds(queue int) error {
-	fd, err := unix.IoctlRetInt(queue, unix.TUNGETDEVNETNS)
-	if err != nil {
-		return fmt.Errorf("get the link's network namespace: %w", err)
-	}
-	its := netns.NsHandle(fd)
-	defer its.Close()
-	if !n.handle.Equal(its) {
-		return fmt.Errorf("%w: it is in another network namespace", ErrLinkGone)
-	}
-	return nil
-}
-
 // run calls f on a thread that is in the namespace, which a thread of an ordinary
 // process always is: then nothing is switched and no privilege is needed (setns wants
 // CAP_SYS_ADMIN). f runs in a goroutine of its own, so that a thread which cannot be
@@ -69,6 +54,9 @@ func (n namespace) run(f func() error) error {
 	return <-result
 }
 
+// errEnter says that a thread could not be brought into a network namespace.
+var errEnter = errors.New("enter the link's network namespace")
+
 // enter calls f in the namespace, on the calling thread, and says whether the thread
 // is where it was.
 func (n namespace) enter(f func() error) (back bool, err error) {
@@ -81,7 +69,7 @@ func (n namespace) enter(f func() error) (back bool, err error) {
 		return true, f()
 	}
 	if err := netns.Set(n.handle); err != nil {
-		return true, fmt.Errorf("enter the link's network namespace: %w", err)
+		return true, fmt.Errorf("%w: %w", errEnter, err)
 	}
 	err = f()
 	return netns.Set(here) == nil, err

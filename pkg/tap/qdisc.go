@@ -25,31 +25,41 @@ type QdiscStats struct {
 	Marked  uint32 `json:"marked"`  // frames with Congestion Experienced set, of fq_codel
 }
 
-// qdiscs lists the disciplines of the link with this index. The netlink library has such
-// a list, without what fq_codel has marked.
-func (d *Device) qdiscs(index int) (list []qdisc, err error) {
-	req := func() *nl.NetlinkRequest {
-		r := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_DUMP)
-		r.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index)})
-		return r
+// traffic is where a link's queueing disciplines are looked at and changed.
+type traffic struct {
+	index   int // of the link
+	nl      *netlink.Handle
+	sockets map[int]*nl.SocketHandle // of the link's namespace; nil: the thread is in it
+}
+
+// request is one to rtnetlink(7), about the link's disciplines.
+func (t *traffic) request(kind, flags int, reply uint16, parent uint32, attrs ...*nl.RtAttr) ([][]byte, error) {
+	r := nl.NewNetlinkRequest(kind, flags)
+	r.Sockets = t.sockets
+	r.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(t.index), Parent: parent})
+	for _, a := range attrs {
+		r.AddData(a)
 	}
+	return r.Execute(unix.NETLINK_ROUTE, reply)
+}
+
+// qdiscs lists the link's disciplines. The netlink library has such a list, without what
+// fq_codel has marked.
+func (t *traffic) qdiscs() (list []qdisc, err error) {
 	var messages [][]byte
-	err = d.ns.run(func() error {
-		for range dumpTries {
-			messages, err = req().Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
-			if !errors.Is(err, netlink.ErrDumpInterrupted) {
-				break
-			}
+	for range dumpTries {
+		messages, err = t.request(unix.RTM_GETQDISC, unix.NLM_F_DUMP, unix.RTM_NEWQDISC, 0)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
 		}
-		return err
-	})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list queueing disciplines: %w", err)
 	}
 	for _, m := range messages {
 		// A dump is of all links: the kernel looks at no index here (tc_dump_qdisc).
 		head := nl.DeserializeTcMsg(m)
-		if int(head.Ifindex) != index {
+		if int(head.Ifindex) != t.index {
 			continue
 		}
 		attrs, err := nl.ParseRouteAttr(m[head.Len():])
@@ -106,14 +116,12 @@ const (
 
 // setFqCodel puts fq_codel below parent, with the given target in microseconds. The
 // netlink library's FqCodel has a Target, which it does not send.
-func setFqCodel(index int, parent, target uint32) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
-	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Parent: parent})
-	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(kindFqCodel)))
+func (t *traffic) setFqCodel(parent, target uint32) error {
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
 	options.AddRtAttr(nl.TCA_FQ_CODEL_TARGET, nl.Uint32Attr(target))
-	req.AddData(options)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	_, err := t.request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, 0, parent,
+		nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(kindFqCodel)), options)
+	if err != nil {
 		return fmt.Errorf("set %s: %w", kindFqCodel, err)
 	}
 	return nil

@@ -24,7 +24,9 @@ type Queue struct {
 // them all. Queues that stay keep their frames and descriptors; surplus ones are closed
 // from the end, and what waits in them is lost (the goroutines that work on them must
 // have stopped). On an error the queues are those from before the call, but for a
-// queue that failed to close, which is gone. n over [MaxQueues] is [ErrSetting].
+// queue that failed to close, which is gone. n over [MaxQueues] is [ErrSetting]. To open
+// one for a link that was moved to another network namespace takes CAP_SYS_ADMIN: else it is
+// [ErrElsewhere].
 //
 // Linux spreads flows over the attached queues, and sends a flow's frames to the queue
 // through which frames of that flow came in.
@@ -76,11 +78,12 @@ func (d *Device) openQueue() (*Queue, error) {
 	fd := -1
 	// The link's owner needs no privileges for it; but that may be another user, who ran
 	// the process that made the link.
-	err = d.ns.run(func() error {
-		return d.privileged(func() (err error) {
-			fd, err = openWater(name)
-			return err
-		})
+	if _, err := d.look(); err != nil && !errors.Is(err, ErrElsewhere) {
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
+	err = d.inside(func() (err error) {
+		fd, err = openWater(name)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open queue of link %q: %w", name, err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ErrQdisc says that somebody else chose the link's queueing discipline, which is not
@@ -61,9 +62,10 @@ const MaxShapeRate = 1<<32 - 1
 // that its segments will have. So frames wait where their senders feel it. The first call
 // puts the disciplines in place, and drops what waits in those before them; later ones
 // only change rates. It fails with [ErrQdisc], and changes nothing, where the link's root
-// discipline is neither the system's default nor Shape's own.
+// discipline is neither the system's default nor Shape's own, and with [ErrElsewhere] where the
+// link was moved to another network namespace.
 func (d *Device) Shape(rates []uint64) error {
-	err := d.tc(func(index int, list []qdisc) error {
+	err := d.shape(func(t *traffic) error {
 		if len(rates) != len(d.queues) {
 			return fmt.Errorf("%w: %d rates for %d queues", ErrSetting, len(rates), len(d.queues))
 		}
@@ -72,12 +74,12 @@ func (d *Device) Shape(rates []uint64) error {
 				return fmt.Errorf("%w: %d bytes a second, want 1 to %d", ErrSetting, r, uint64(MaxShapeRate))
 			}
 		}
-		kinds, err := d.plantRoot(index, list)
+		kinds, err := t.plantRoot(len(rates))
 		if err != nil {
 			return err
 		}
 		for i, rate := range rates {
-			if err := d.shapeQueue(index, i, rate, kinds[i]); err != nil {
+			if err := t.shapeQueue(i, rate, kinds[i]); err != nil {
 				return fmt.Errorf("queue %d: %w", i, err)
 			}
 		}
@@ -92,12 +94,16 @@ func (d *Device) Shape(rates []uint64) error {
 // Unshape gives the link the system's default discipline again, if it has Shape's. What
 // waits is dropped.
 func (d *Device) Unshape() error {
-	err := d.tc(func(index int, list []qdisc) error {
+	err := d.shape(func(t *traffic) error {
+		list, err := t.qdiscs()
+		if err != nil {
+			return err
+		}
 		if root := rootOf(list); root == nil || root.handle != shapeHandle {
 			return nil
 		}
-		return d.nl.QdiscDel(&netlink.GenericQdisc{QdiscType: kindMq,
-			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: shapeHandle, Parent: netlink.HANDLE_ROOT}})
+		return t.nl.QdiscDel(&netlink.GenericQdisc{QdiscType: kindMq,
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: t.index, Handle: shapeHandle, Parent: netlink.HANDLE_ROOT}})
 	})
 	if err != nil {
 		return fmt.Errorf("end shaping the link: %w", err)
@@ -111,11 +117,12 @@ func (d *Device) Unshape() error {
 func (d *Device) Shapers() (shapers []Shaper, shaped bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	link, err := d.link()
+	l, err := d.find()
 	if err != nil {
 		return nil, false, fmt.Errorf("list queueing disciplines: %w", err)
 	}
-	list, err := d.qdiscs(link.Attrs().Index)
+	var list []qdisc
+	err = d.traffic(l, func(t *traffic) (err error) { list, err = t.qdiscs(); return err })
 	if err != nil {
 		return nil, false, err
 	}
@@ -137,45 +144,61 @@ func (d *Device) Shapers() (shapers []Shaper, shaped bool, err error) {
 	return shapers, shaped, nil
 }
 
-// tc calls f with the link's index and its disciplines, in the link's namespace and with
-// the privilege to change them.
-func (d *Device) tc(f func(index int, list []qdisc) error) error {
+// shape finds the link and calls f with the privilege to change its disciplines.
+func (d *Device) shape(f func(*traffic) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	link, err := d.link()
+	l, err := d.find()
 	if err != nil {
 		return err
 	}
-	index := link.Attrs().Index
-	list, err := d.qdiscs(index)
-	if err != nil {
-		return err
+	if l.ns == home {
+		return d.privileged(func() error { return d.traffic(l, f) })
 	}
-	return d.ns.run(func() error { return d.privileged(func() error { return f(index, list) }) })
+	return d.traffic(l, f)
 }
 
-// plantRoot puts the root in place unless it is there, and says of each queue which kind
-// of discipline it has: htb if it is shaped, else the system's default.
-func (d *Device) plantRoot(index int, list []qdisc) ([]string, error) {
+// traffic calls f for the link: with the device's own sockets, or in the namespace that it
+// was moved to, with privileges.
+func (d *Device) traffic(l *linkInfo, f func(*traffic) error) error {
+	if l.ns == home {
+		return f(&traffic{index: l.index, nl: d.nl, sockets: d.rt.sockets})
+	}
+	return d.inside(func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink socket: %w", err)
+		}
+		defer h.Close()
+		return f(&traffic{index: l.index, nl: h})
+	})
+}
+
+// plantRoot puts the root in place unless it is there, and says of each of n queues which
+// kind of discipline it has: htb if it is shaped, else the system's default.
+func (t *traffic) plantRoot(n int) ([]string, error) {
+	list, err := t.qdiscs()
+	if err != nil {
+		return nil, err
+	}
 	root := rootOf(list)
 	switch {
 	case root != nil && root.handle == shapeHandle:
 	case root != nil && root.handle != 0:
-		return nil, fmt.Errorf("%w: it is %s %s", ErrQdisc, root.kind, netlink.HandleStr(root.handle))
+		return nil, fmt.Errorf("%w: it is %s %x:", ErrQdisc, root.kind, major(root.handle))
 	default:
-		mq := &netlink.GenericQdisc{QdiscType: kindMq, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: shapeHandle, Parent: netlink.HANDLE_ROOT}}
-		if err := d.nl.QdiscReplace(mq); err != nil {
+		mq := &netlink.GenericQdisc{QdiscType: kindMq, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: t.index, Handle: shapeHandle, Parent: netlink.HANDLE_ROOT}}
+		if err := t.nl.QdiscReplace(mq); err != nil {
 			return nil, fmt.Errorf("set %s: %w", kindMq, err)
 		}
-		var err error
-		if list, err = d.qdiscs(index); err != nil {
+		if list, err = t.qdiscs(); err != nil {
 			return nil, err
 		}
 	}
-	kinds := make([]string, len(d.queues))
+	kinds := make([]string, n)
 	for _, q := range list {
 		parent, minor := netlink.MajorMinor(q.parent)
-		if i := int(minor) - 1; parent == shapeRoot && i >= 0 && i < len(kinds) {
+		if i := int(minor) - 1; parent == shapeRoot && i >= 0 && i < n {
 			kinds[i] = q.kind
 		}
 	}
@@ -184,17 +207,17 @@ func (d *Device) plantRoot(index int, list []qdisc) ([]string, error) {
 
 // shapeQueue gives queue i its rate. A queue of another kind than htb gets htb first, and
 // a discipline of that kind behind it.
-func (d *Device) shapeQueue(index, i int, rate uint64, kind string) error {
-	htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(major(classOf(i)), 0), Parent: netlink.MakeHandle(shapeRoot, uint16(i+1))})
+func (t *traffic) shapeQueue(i int, rate uint64, kind string) error {
+	htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: t.index, Handle: netlink.MakeHandle(major(classOf(i)), 0), Parent: netlink.MakeHandle(shapeRoot, uint16(i+1))})
 	htb.Defcls = shapeClass
 	if kind != kindHtb {
-		if err := d.nl.QdiscReplace(htb); err != nil {
+		if err := t.nl.QdiscReplace(htb); err != nil {
 			return fmt.Errorf("set %s: %w", kindHtb, err)
 		}
 	}
 	ticks := uint32(max(shapeBurst, rate/1000) * 1_000_000_000 / rate / tickNanos)
-	err := d.nl.ClassReplace(&netlink.HtbClass{
-		ClassAttrs: netlink.ClassAttrs{LinkIndex: index, Handle: classOf(i), Parent: htb.Handle},
+	err := t.nl.ClassReplace(&netlink.HtbClass{
+		ClassAttrs: netlink.ClassAttrs{LinkIndex: t.index, Handle: classOf(i), Parent: htb.Handle},
 		Rate:       rate, Ceil: rate, Buffer: ticks, Cbuffer: ticks, Quantum: shapeQuantum,
 	})
 	if err != nil {
@@ -204,10 +227,10 @@ func (d *Device) shapeQueue(index, i int, rate uint64, kind string) error {
 	case kindHtb, "":
 		return nil
 	case kindFqCodel:
-		return setFqCodel(index, classOf(i), uint32(min(codelTarget+codelSlack*1_000_000/rate, 1_000_000)))
+		return t.setFqCodel(classOf(i), uint32(min(codelTarget+codelSlack*1_000_000/rate, 1_000_000)))
 	}
-	leaf := &netlink.GenericQdisc{QdiscType: kind, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: classOf(i)}}
-	if err := d.nl.QdiscReplace(leaf); err != nil {
+	leaf := &netlink.GenericQdisc{QdiscType: kind, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: t.index, Parent: classOf(i)}}
+	if err := t.nl.QdiscReplace(leaf); err != nil {
 		return fmt.Errorf("set %s: %w", kind, err)
 	}
 	return nil

@@ -28,6 +28,7 @@ func elsewhere() map[string]proof {
 		steps = "test/xenlab/scenario/walkthrough_steps.go"
 		deb   = "test/xenlab/scenario/systemd.go"
 		taken = "test/xenlab/scenario/takeover.go"
+		moved = "test/xenlab/scenario/nic.go"
 
 		otherKernel = "it is this run, with other kernels, and as long as it"
 	)
@@ -45,6 +46,9 @@ func elsewhere() map[string]proof {
 		"systemctl restart xnetfrontd":                   {deb, "systemctl restart xnetfrontd"},
 		"xnetfrontd prepare --vif 0":                     {taken, `"prepare"`},
 		"xnetfrontd release --vif 0":                     {steps, "xnetfrontd release --vif 0"},
+		"ip link set xnf0 netns blue":                    {moved, "ip link set"},
+		"ip -n blue addr add 192.0.2.7/24 dev xnf0":      {moved, "ip -n blue addr add"},
+		"ip -n blue link set xnf0 up":                    {moved, "ip -n blue link set"},
 		"make bench-xen":                                 {"test/xenlab/scenario/benchmark.go", "bench."},
 		`make bench-xen BENCH="--quick --only tcp,ping"`: {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
 		`make bench-xen BENCH="--pairs 10 --check"`:      {"", "it takes half an hour and needs a machine that does nothing else"},

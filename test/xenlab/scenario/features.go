@@ -175,7 +175,9 @@ func oneEventChannel(t *T, u *lab.DomU) {
 // plug attaches vif devid, which must be the guest's next. It is detached after the
 // scenario.
 func plug(t *T, u *lab.DomU, devid int, c lab.VifConfig) {
-	c.MAC = fmt.Sprintf("00:16:3e:77:01:%02x", devid)
+	if c.MAC == "" {
+		c.MAC = fmt.Sprintf("00:16:3e:77:01:%02x", devid)
+	}
 	run(t, t.Dom0, append([]string{"xl", "network-attach", u.Name}, c.Spec()...)...)
 	t.Cleanup(func(ctx context.Context) error {
 		_, err := t.Dom0.Shell(ctx, fmt.Sprintf("if xenstore-exists %s; then xl network-detach %s %d; fi", u.BackendPath(devid), u.Name, devid))

@@ -15,6 +15,7 @@ func All() []Scenario {
 		multiqueue(),
 		features(),
 		attach(),
+		nic(),
 		rate(),
 		latency(),
 		restarts(),

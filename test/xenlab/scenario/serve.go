@@ -113,6 +113,7 @@ func (s *served) log() string {
 // vifStatus is what scenarios want to know from "xnetfrontd status --json" of a vif.
 type vifStatus struct {
 	IfIndex  int               `json:"ifindex"`
+	NetNS    string            `json:"netns"`
 	State    string            `json:"state"`
 	Reason   string            `json:"reason"`
 	Connects int               `json:"connects"`

@@ -65,7 +65,9 @@ func (e emitter) device(name string, d *netfront.Status) {
 		e.value(e.vifFeature, flag(on), name, feature)
 	}
 	e.value(e.vifQueues, float64(len(d.Queues)), name)
-	e.value(e.vifMTU, float64(d.MTU), name)
+	if d.MTU != 0 {
+		e.value(e.vifMTU, float64(d.MTU), name)
+	}
 	e.shaping(name, d)
 	e.value(e.vifGrants, float64(d.Grants), name)
 	if l := d.Link; l != nil {

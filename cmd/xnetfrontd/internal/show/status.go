@@ -60,7 +60,21 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 	if d.LinkMAC != "" {
 		address = d.LinkMAC + " instead of the vif's " + d.MAC
 	}
-	line(b, "link", "index %d, address %s, MTU %d", d.IfIndex, address, d.MTU)
+	where := ""
+	if d.NetNS != "" {
+		where = ", in network namespace " + d.NetNS
+	}
+	if d.MTU == 0 { // a namespace that may not be looked into
+		line(b, "link", "address %s%s", address, where)
+	} else {
+		line(b, "link", "index %d, address %s, MTU %d%s", d.IfIndex, address, d.MTU, where)
+		if !d.LinkUp {
+			line(b, "DOWN", "the link is down: no frame passes before `ip link set %s up`%s", d.TAP, where)
+		}
+	}
+	if v.Renamed != "" {
+		line(b, "name", "%s in the configuration", v.Renamed)
+	}
 	backend := d.BackendState
 	if !d.BackendSince.IsZero() {
 		backend += fmt.Sprintf(" for %s", Age(d.BackendSince, now))

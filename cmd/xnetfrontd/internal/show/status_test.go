@@ -37,7 +37,7 @@ func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 	pool := netfront.MapCounts{Created: 256, Free: 250, Loaded: 2, InFlight: 3, Quarantined: 1}
 	s := control.Status{PID: 4711, Program: "1.0", Started: now.Add(-3 * time.Hour), GrantsUsed: 1028, GrantsLimit: 4096, Vifs: []control.Vif{
 		{Match: "0", DevID: 0, TAP: "xnf0", Since: now.Add(-time.Hour), Device: &netfront.Status{
-			DevID: 0, TAP: "xnf0", IfIndex: 7, MAC: "00:16:3e:01:02:03", MTU: 1500, State: "Connected", Since: now.Add(-90 * time.Second),
+			DevID: 0, TAP: "xnf0", IfIndex: 7, MAC: "00:16:3e:01:02:03", MTU: 1500, LinkUp: true, State: "Connected", Since: now.Add(-90 * time.Second),
 			Backend: "/local/domain/0/backend/vif/1/0", BackendDomID: 0, BackendState: "Connected", BackendSince: now.Add(-2 * time.Minute), Connects: 2, Ended: map[string]uint64{"backend_gone": 1},
 			Features: netfront.Features{SG: true, Csum: true, GSOv4: true},
 			Missing:  map[string]string{"queues": "4 asked for, the backend offers 2", "csum_ipv6": "not offered by the backend"},
@@ -58,7 +58,7 @@ func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 			},
 		}},
 		{Match: "*", DevID: 1, MAC: "00:16:3e:01:02:04", TAP: "xnf1", Since: now.Add(-time.Minute), Problem: "the kernel's driver \"vif\" (xen-netfront) has it"},
-		{Match: "00:16:3e:01:02:05", DevID: 2, MAC: "00:16:3e:01:02:05", TAP: "xnf2", Since: now, Waiting: "its TAP stays until the vif is back", Device: &netfront.Status{DevID: 2, TAP: "xnf2", MAC: "00:16:3e:01:02:05", LinkMAC: "8a:07:74:77:25:f0", State: "Initialising", Since: now, Reason: "the backend did not answer in time", BackendState: "Closed"}},
+		{Match: "00:16:3e:01:02:05", DevID: 2, MAC: "00:16:3e:01:02:05", TAP: "eth2", Renamed: "xnf2", Since: now, Waiting: "its TAP stays until the vif is back", Device: &netfront.Status{DevID: 2, TAP: "eth2", IfIndex: 9, MTU: 9000, NetNS: "blue", MAC: "00:16:3e:01:02:05", LinkMAC: "8a:07:74:77:25:f0", State: "Initialising", Since: now, Reason: "the backend did not answer in time", BackendState: "Closed"}},
 		{Match: "9", DevID: 9, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0, 1"},
 		{Match: "00:16:3e:01:02:06", DevID: -1, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0 (00:16:3e:01:02:03), 1 (00:16:3e:01:02:04)"},
 	}}
