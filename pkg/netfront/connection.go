@@ -219,6 +219,9 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if err := d.checkWanted(ctx, b); err != nil {
 		return err
 	}
+	if _, err := d.noteDisabled(ctx, b); err != nil {
+		return err
+	}
 	failed := s.start()
 	if err := d.connected(s.pairs); err != nil {
 		return err
@@ -228,12 +231,14 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	return d.monitor(ctx, b, s.pairs, failed, true, true)
 }
 
-// connected turns the carrier on and announces the guest's addresses.
+// connected is what a backend that has just become Connected is followed by.
 func (d *Device) connected(pairs []*pair) error {
 	d.setState(netif.StateConnected, nil)
-	if err := d.link.SetCarrier(true); err != nil {
-		return err
-	}
+	return d.plugIn(pairs)
+}
+
+// announce tells the network the guest's addresses.
+func (d *Device) announce(pairs []*pair) error {
 	mac, err := d.linkMAC()
 	if err != nil {
 		return err
@@ -274,6 +279,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 		return err
 	}
 	err := d.link.SetCarrier(false)
+	d.setDisabled(false) // the next connection looks
 	s.stop()
 	d.setPairs(nil, agreement{})
 	err = errors.Join(err, d.noteUnplugged(ctx, b))

@@ -49,6 +49,8 @@ type Device struct {
 
 	replugged bool // the toolstack attached or detached the vif meanwhile; Run's goroutine's
 
+	disabled bool // by the toolstack, as far as it was seen; Run's goroutine's
+
 	saidMAC net.HardwareAddr // the TAP's address when it was last looked at; Run's goroutine's
 
 	clock   seconds    // Run's goroutine's

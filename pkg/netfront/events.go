@@ -45,6 +45,14 @@ const (
 	// Fields: XNF_LINK_MAC, XNF_MAC.
 	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
 
+	// EventDisabled: The toolstack has disabled the vif, which stays attached: the TAP has
+	// no carrier, and its frames would be dropped.
+	EventDisabled = "7e861cb08cdb4b7a829c633b3d6e4965"
+
+	// EventEnabled: The toolstack has enabled the vif again: carrier, and the guest's
+	// addresses are announced.
+	EventEnabled = "0cf6ed576b60449d9ac30d30f0d668f9"
+
 	// EventUnbound: The backend's driver has let the vif go and will take it again. The
 	// TAP has no carrier meanwhile.
 	EventUnbound = "539b954adf97472c873f40a1fcd10d53"

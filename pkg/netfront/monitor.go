@@ -16,6 +16,11 @@ const maxRebinds = 16
 // monitor waits for the end of a connection, and sees the backend through a rebind.
 // Attached says whether the backend is Connected now, fresh that it became so just now.
 func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, attached, fresh bool) error {
+	cable, err := b.store.Watch(ctx, b.dir+"/"+netif.KeyDisconnect)
+	if err != nil {
+		return fmt.Errorf("watch whether the vif is disabled: %w", err)
+	}
+	defer cable.Close()
 	credit := creditWait(ctx, b.store, b.backend)
 	dog := newWatchdog(pairs, fresh, credit, d.stallAfter, d.log)
 	look := time.NewTicker(dog.every())
@@ -45,6 +50,13 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				return fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
 			}
 			if err := b.moved(ctx); err != nil {
+				return err
+			}
+		case _, ok := <-cable.Events():
+			if !ok {
+				return fmt.Errorf("watch whether the vif is disabled: %w", cable.Err())
+			}
+			if err := d.cableChanged(ctx, b, attached, pairs); err != nil {
 				return err
 			}
 		case _, ok := <-b.backendWatch.Events():

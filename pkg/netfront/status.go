@@ -28,6 +28,7 @@ type Status struct {
 	BackendDomID uint16            `json:"backend_domid"` //
 	BackendState string            `json:"backend_state"`
 	BackendSince time.Time         `json:"backend_since"`   // of BackendState, as far as it was seen
+	Disabled     bool              `json:"disabled"`        // the toolstack has disabled the vif: no carrier
 	Connects     uint64            `json:"connects"`        // connections since the start, rebinds of the backend among them
 	TakenOver    bool              `json:"taken_over"`      // the connection that stands was begun by an earlier process
 	Ended        map[string]uint64 `json:"ended,omitempty"` // connections that ended, by cause
@@ -83,6 +84,7 @@ type view struct {
 	address      address
 	backendState netif.State
 	backendSince time.Time
+	disabled     bool
 	connects     uint64
 	takenOver    bool
 	ended        map[string]uint64
@@ -119,7 +121,7 @@ func (d *Device) status() Status {
 		DevID: d.cfg.DevID, MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
-		Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
