@@ -37,6 +37,10 @@ type Options struct {
 	// RxOffset is where in its page an rx slot's data begins, in bytes: 0 as in
 	// Linux, 2 as in QEMU.
 	RxOffset int
+	// RemoveOnClose makes the backend remove its directory when the frontend closes, and be
+	// gone until the toolstack attaches the vif anew, as Mirage does (disconnect_backend of
+	// mirage-net-xen, lib/xenstore.ml).
+	RemoveOnClose bool
 	// LostEOI is the probability that a connect with one event channel loses its
 	// first EOI, so that the tx ring is never looked at; see the fault LostEOI.
 	LostEOI float64

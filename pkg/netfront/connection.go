@@ -43,6 +43,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.close()
+	b.awaits = d.setAwaits
 	if err := b.reset(ctx); err != nil {
 		if ctx.Err() != nil && !leaving(ctx) {
 			d.leave(b)
@@ -209,7 +210,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 		return err
 	}
 	d.setState(netif.StateInitialised, nil)
-	st, err := b.await(ctx, 0, netif.StateConnected, netif.StateClosing, netif.StateClosed, netif.StateUnknown)
+	st, err := b.awaitConnected(ctx)
 	if err != nil {
 		return err
 	}

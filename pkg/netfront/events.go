@@ -45,6 +45,10 @@ const (
 	// Fields: XNF_LINK_MAC, XNF_MAC.
 	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
 
+	// EventAwaits: For 5 s the backend has not done what has to come next, and is waited for
+	// without an end: XNF_AWAITS says what it lacks. Fields: XNF_AWAITS.
+	EventAwaits = "828b5a45b8f440d6b2df547f2f67b4db"
+
 	// EventDisabled: The toolstack has disabled the vif, which stays attached: the TAP has
 	// no carrier, and its frames would be dropped.
 	EventDisabled = "7e861cb08cdb4b7a829c633b3d6e4965"

@@ -21,11 +21,12 @@ type Status struct {
 	MAC          string            `json:"mac"`                // the vif's
 	LinkMAC      string            `json:"link_mac,omitempty"` // the TAP's, if somebody has given it another
 	MTU          int               `json:"mtu"`
-	State        string            `json:"state"`         // ours, as xenbus names it
-	Since        time.Time         `json:"since"`         // of State
-	Reason       string            `json:"reason"`        // why the last connection ended, or why there is none
-	Backend      string            `json:"backend"`       // path of its directory
-	BackendDomID uint16            `json:"backend_domid"` //
+	State        string            `json:"state"`            // ours, as xenbus names it
+	Since        time.Time         `json:"since"`            // of State
+	Reason       string            `json:"reason"`           // why the last connection ended, or why there is none
+	Awaits       string            `json:"awaits,omitempty"` // what the backend lacks, if it is waited for without an end
+	Backend      string            `json:"backend"`          // path of its directory
+	BackendDomID uint16            `json:"backend_domid"`    //
 	BackendState string            `json:"backend_state"`
 	BackendSince time.Time         `json:"backend_since"`   // of BackendState, as far as it was seen
 	Disabled     bool              `json:"disabled"`        // the toolstack has disabled the vif: no carrier
@@ -81,6 +82,7 @@ type view struct {
 	state        netif.State
 	since        time.Time
 	reason       error
+	awaits       string
 	address      address
 	backendState netif.State
 	backendSince time.Time
@@ -121,7 +123,7 @@ func (d *Device) status() Status {
 		DevID: d.cfg.DevID, MAC: d.id.mac.String(), MTU: d.cfg.MTU,
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
-		Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		Awaits: v.awaits, Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
@@ -191,6 +193,17 @@ func (d *Device) setBackendState(st netif.State) {
 func (v *view) setBackend(st netif.State) {
 	if v.backendState != st || v.backendSince.IsZero() {
 		v.backendState, v.backendSince = st, time.Now()
+	}
+}
+
+// setAwaits notes what the backend lacks, and says it when it is something new.
+func (d *Device) setAwaits(what string) {
+	d.mu.Lock()
+	was := d.view.awaits
+	d.view.awaits = what
+	d.mu.Unlock()
+	if what != "" && what != was {
+		d.log.Warn("waiting for the backend", zap.String("awaits", what), event(EventAwaits))
 	}
 }
 
