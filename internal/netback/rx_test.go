@@ -349,6 +349,26 @@ func TestRxOffset(t *testing.T) {
 	}
 }
 
+func TestFirstRxSlotCarriesTheWholeSizeWhereItIsTold(t *testing.T) {
+	r := newRig(t, Options{RxFirstWhole: true})
+	r.connect(1, true, allFeatures())
+	q := r.queues[0]
+	for _, size := range []int{60, 4096, 4097, 9000} {
+		slots := (size + 4095) / 4096
+		q.post(slots)
+		r.check(r.port.Send(0, tap.VirtioHeader{}, frameOf(size, 1)))
+		for i, s := range q.rxSlots(slots) {
+			want := min(4096, size-i*4096)
+			if i == 0 {
+				want = size
+			}
+			if int(s.Status) != want || (s.Flags&netif.RxMoreData != 0) != (i < slots-1) {
+				t.Errorf("%d bytes: slot %d has %+v, want size %d", size, i, s.RxResponse, want)
+			}
+		}
+	}
+}
+
 func TestImpossibleRxRequestsDisableTheVif(t *testing.T) {
 	r := newRig(t, Options{})
 	r.connect(1, true, allFeatures())

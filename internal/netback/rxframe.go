@@ -177,6 +177,9 @@ func (w *rxWorker) copyOut(f *rxFrame) {
 		}
 		if slot == 0 {
 			r.Flags |= f.flags()
+			if len(left) > 0 && w.q.vif.options.RxFirstWhole {
+				r.Status = int16(len(f.data))
+			}
 		}
 		if !w.respond(f, slot, r, page) {
 			break
