@@ -93,6 +93,44 @@ func TestRxOffloads(t *testing.T) {
 	}
 }
 
+// A flag on the ring would mean the outer header's checksum.
+func TestBlankChecksumInsideATunnelIsFinished(t *testing.T) {
+	const vxlan = 8
+	for _, c := range []struct {
+		name         string
+		outer, inner int // families
+		size         int // of the inner frame's payload
+	}{
+		{"IPv4 in IPv4", 4, 4, 11},
+		{"IPv6 in IPv4", 4, 6, 11},
+		{"IPv4 in IPv6", 6, 4, 1200},
+		{"over several pages", 4, 4, 9000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, Options{})
+			r.connect(1, true, allFeatures())
+			q := r.queues[0]
+			q.post(32)
+			inner := packet(c.inner, protoTCP, c.size)
+			f := packet(c.outer, protoUDP, vxlan+len(inner))
+			at := len(f) - len(inner)
+			copy(f[at:], inner)
+			header := blankHeader(c.inner, protoTCP)
+			header.CsumStart += uint16(at)
+			for range 3 { // large ones take the direct path from the second on
+				r.check(r.port.Send(0, header, bytes.Clone(f)))
+				data, flags, _ := q.receive()
+				if flags&^netif.RxMoreData != 0 || len(data) != len(f) {
+					t.Errorf("flags %#x, %d bytes of %d", flags, len(data), len(f))
+				}
+				if !checksumOK(t, data[at:], 0) || !bytes.Equal(data[:at], f[:at]) {
+					t.Error("the inner checksum is wrong, or the outer header is another")
+				}
+			}
+		})
+	}
+}
+
 func TestSuperFramesArriveWhole(t *testing.T) {
 	for _, direct := range []bool{false, true} {
 		r := newRig(t, Options{})

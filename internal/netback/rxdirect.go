@@ -95,7 +95,7 @@ func (w *rxWorker) putDirect(n int) bool {
 	f.validated = v.Flags&tap.VirtioDataValid != 0
 	if v.Flags&tap.VirtioNeedsCsum != 0 {
 		f.blank, f.validated = true, true
-		if !takes.csum(f.etherIP()) {
+		if !takes.csum(f.etherIP()) || v.GSOType == tap.GSONone && !f.ownChecksum(v) {
 			return false
 		}
 	}
