@@ -88,6 +88,9 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	d.log = d.log.With(zap.String("tap", d.link.Name()))
+	if err := d.link.UringError(); err != nil {
+		d.log.Info("io_uring is not used: a system call for each frame", problem(err), event(EventNoUring))
+	}
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
 	return d, nil
 }

@@ -45,6 +45,11 @@ const (
 	// Fields: XNF_LINK_MAC, XNF_MAC.
 	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
 
+	// EventNoUring: The kernel or a sandbox does not let this process use io_uring, which
+	// carries many frames with one system call. Everything works, and a small frame costs
+	// more. Fields: XNF_ERROR.
+	EventNoUring = "d3cd1b6d167645d6a934478bb0e40d2e"
+
 	// EventAwaits: For 5 s the backend has not done what has to come next, and is waited for
 	// without an end: XNF_AWAITS says what it lacks. Fields: XNF_AWAITS.
 	EventAwaits = "828b5a45b8f440d6b2df547f2f67b4db"

@@ -40,6 +40,8 @@ type Status struct {
 	Grants       int               `json:"grants"`            // pages granted by this device
 	GrantLimit   int               `json:"grant_limit"`       // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
+	// NoUring says why frames go to and from the TAP without io_uring; empty: with it.
+	NoUring string `json:"no_io_uring,omitempty"`
 }
 
 // QueueStatus is one queue pair.
@@ -108,6 +110,9 @@ func (d *Device) Status() Status {
 	if st, err := d.link.Stats(); err == nil {
 		s.Link = &st
 	}
+	if err := d.link.UringError(); err != nil {
+		s.NoUring = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
 	if mac, err := d.link.MAC(); err == nil && mac.String() != s.MAC {
 		s.LinkMAC = mac.String()
 	}
@@ -129,7 +134,7 @@ func (d *Device) status() Status {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
 	}
 	for _, p := range v.pairs {
-		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status()})
+		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.txStatus(), Rx: p.rx.status()})
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
 	s.Totals = addPairs(v.before, v.pairs)
@@ -138,6 +143,16 @@ func (d *Device) status() Status {
 
 func (q *TxQueue) status() DirectionStatus {
 	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header(), OldestInFlight: q.unansweredFor()}
+}
+
+// txStatus is the tx queue's status, with the frames that the kernel took out of the TAP's
+// queue and could not hand over, which only the reader knows of.
+func (p *pair) txStatus() DirectionStatus {
+	s := p.tx.status()
+	if n := p.reader.Refused(); n != 0 {
+		s.Counters[counterNames[cDropRefused]] = n
+	}
+	return s
 }
 
 // unansweredFor is for how many seconds the oldest request has had no answer. The queue
@@ -236,7 +251,7 @@ func addPairs(totals []QueueTotals, pairs []*pair) []QueueTotals {
 		if i == len(sum) {
 			sum = append(sum, QueueTotals{i, map[string]uint64{}, map[string]uint64{}})
 		}
-		for k, n := range p.tx.snapshot() {
+		for k, n := range p.txStatus().Counters {
 			sum[i].Tx[k] += n
 		}
 		for k, n := range p.rx.snapshot() {

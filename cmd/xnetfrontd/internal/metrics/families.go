@@ -18,7 +18,7 @@ type families struct {
 	build, started, handoverReady, grantLimit family
 
 	vifInfo, vifPresent, vifServed, vifUp         family
-	vifDisabled                                   family
+	vifDisabled, vifUring                         family
 	vifState, vifStateSince, vifTakenOver         family
 	vifConnects, vifDisconnects                   family
 	vifFeature, vifQueues, vifMTU, vifGrants      family
@@ -78,6 +78,7 @@ func (f *families) defineVif(gauge, counter define) {
 	f.vifFeature = gauge("vif_feature", "1 for a feature that the last negotiation agreed on, else 0.", vifLabels("feature")...)
 	f.vifQueues = gauge("vif_queues", "Queue pairs of the connection; 0 without one.", vifLabels()...)
 	f.vifMTU = gauge("vif_mtu_bytes", "MTU of the TAP.", vifLabels()...)
+	f.vifUring = gauge("vif_io_uring", "1 while frames go to and from the TAP with io_uring, 0 while each is a system call.", vifLabels()...)
 	f.vifGrants = gauge("vif_grants_used_pages", "Pages that are granted to the backend, rings among them.", vifLabels()...)
 	f.tapPackets = counter("tap_packets_total", "Frames that the kernel counted on the TAP; tx leaves the guest.", vifLabels("direction")...)
 	f.tapBytes = counter("tap_bytes_total", "Bytes of these frames.", vifLabels("direction")...)

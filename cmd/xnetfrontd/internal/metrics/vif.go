@@ -66,6 +66,7 @@ func (e emitter) device(name string, d *netfront.Status) {
 	}
 	e.value(e.vifQueues, float64(len(d.Queues)), name)
 	e.value(e.vifMTU, float64(d.MTU), name)
+	e.value(e.vifUring, flag(d.NoUring == ""), name)
 	e.value(e.vifGrants, float64(d.Grants), name)
 	if l := d.Link; l != nil {
 		for _, s := range []struct {
