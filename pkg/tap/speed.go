@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Link speeds in Mb/s. Linux before 6.0 says 10 of a TAP, and 10000 since
+// Link speeds in Mb/s. Linux before 6.2 says 10 of a TAP, and 10000 since
 // (tun_default_link_ksettings of drivers/net/tun.c). Whoever computes how busy a link is
 // gets nonsense with 10; and a NIC without a cable has the speed of its model.
 const (

@@ -43,7 +43,7 @@ func TestNewLinkSaysTenGigabit(t *testing.T) {
 
 func TestLinkOfAKernelThatSaysTenMegabitSaysTenGigabit(t *testing.T) {
 	d, _ := liveDevice(t, Config{}, 1)
-	setSpeed(t, d, speedLow) // as a kernel before 6.0 makes it
+	setSpeed(t, d, speedLow) // as a kernel before 6.2 makes it
 	if got := speed(t, d); got != speedLow {
 		t.Fatalf("%d Mb/s", got)
 	}
