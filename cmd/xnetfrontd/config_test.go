@@ -85,6 +85,7 @@ devid = 0 # PATH.d/a.toml:3
 tap = "xnf0" # default
 keep = "forever" # default
 stop = "close" # default
+report_addresses = "auto" # default
 queues = 4 # PATH.d/a.toml:4
 mtu = 0 # default
 txqueuelen = 0 # default

@@ -39,7 +39,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"TAP of no vif", []string{"run", "--tap", "x"}, "--tap, --queues, --mtu, --txqueuelen and --disable describe the vif of --vif: give that too, or put them into the configuration file"},
 		{"file and vif", []string{"run", "--config", good, "--vif", "0"}, "--config and --vif exclude each other: the vif belongs into the file as a [[vif]] table"},
 		{"no file", []string{"run", "--config", dir + "/none.toml"}, "read configuration: open " + dir + "/none.toml: no such file or directory"},
-		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, queues, mtu, txqueuelen, disable in [vif]"},
+		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, disable in [vif]"},
 		{"wrong value", []string{"check", "--config", badValue}, badValue + ":4: vif.queues = 'four': expected a whole number from 0 (one for each CPU) to 64"},
 		{"level over a good file", []string{"run", "--config", good, "--log-level", "x"}, `command line: log.level = "x": expected one of debug, info, warn, error`},
 		{"top's interval", []string{"top", "--interval", "1ms"}, "--interval 1ms: expected 100ms or more"},

@@ -40,7 +40,8 @@ type Device struct {
 	id    identity
 	mtu   int // that the TAP was given last
 
-	stallAfter time.Duration // see the constant; another one in tests
+	stallAfter  time.Duration // see the constant; another one in tests
+	reportEvery time.Duration // the same
 
 	left     *legacy // by another process; nil once it was looked at
 	leftLink bool    // the TAP goes to the next process
@@ -82,7 +83,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	cfg.MTU = cfg.mtu(id)
-	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU, stallAfter: stallAfter}
+	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU, stallAfter: stallAfter, reportEvery: reportEvery}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err
@@ -146,6 +147,12 @@ func (d *Device) Close() error {
 // before, if the holder has it. It returns an error only if xenstore is lost, or the TAP: somebody
 // else has removed it.
 func (d *Device) Run(ctx context.Context) error {
+	reporting, stopReporting := context.WithCancelCause(ctx)
+	reported := d.report(reporting)
+	defer func() {
+		stopReporting(context.Cause(ctx))
+		reported()
+	}()
 	backoff := backoffMin
 	for ctx.Err() == nil {
 		began := time.Now()

@@ -45,6 +45,10 @@ const (
 	// Fields: XNF_LINK_MAC, XNF_MAC.
 	EventOtherMAC = "d8c9d2a258824b22ab96837e1cac81f3"
 
+	// EventNotReported: The toolstack could not be told the guest's addresses, for the reason
+	// in XNF_ERROR. It is tried again every 5 s, and said once. Fields: XNF_ERROR.
+	EventNotReported = "74107961ed994a5d935a85a0d21c01d4"
+
 	// EventNoUring: The kernel or a sandbox does not let this process use io_uring, which
 	// carries many frames with one system call. Everything works, and a small frame costs
 	// more. Fields: XNF_ERROR.

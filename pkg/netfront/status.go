@@ -40,6 +40,8 @@ type Status struct {
 	Grants       int               `json:"grants"`            // pages granted by this device
 	GrantLimit   int               `json:"grant_limit"`       // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
+	// Reported are the addresses that the toolstack was told.
+	Reported []string `json:"reported_addresses,omitempty"`
 	// NoUring says why frames go to and from the TAP without io_uring; empty: with it.
 	NoUring string `json:"no_io_uring,omitempty"`
 }
@@ -89,6 +91,7 @@ type view struct {
 	backendState netif.State
 	backendSince time.Time
 	disabled     bool
+	reported     []string
 	connects     uint64
 	takenOver    bool
 	ended        map[string]uint64
@@ -137,6 +140,7 @@ func (d *Device) status() Status {
 		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.txStatus(), Rx: p.rx.status()})
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
+	s.Reported = v.reported
 	s.Totals = addPairs(v.before, v.pairs)
 	return s
 }

@@ -62,6 +62,7 @@ type Vif struct {
 	TAP        string        // name of the TAP; see TAPName
 	Keep       time.Duration // how long a TAP outlives its vif; Forever
 	Stop       string        // what a stop of the daemon does with the vif: StopCloses, StopLeaves
+	Report     string        // whether the toolstack is told the TAP's addresses: ReportAuto, ...
 	Queues     int           // 0: one for each CPU, at most 8
 	MTU        int           // bytes; 0: what the toolstack says, else 1500
 	TxQueueLen int           // frames the TAP queues before it drops; 0: the default
@@ -76,6 +77,13 @@ const Forever time.Duration = -1
 const (
 	StopCloses = "close"
 	StopLeaves = "leave"
+)
+
+// Whether the toolstack is told the TAP's addresses. It is by itself where that is XAPI.
+const (
+	ReportAuto   = "auto"
+	ReportAlways = "always"
+	ReportNever  = "never"
 )
 
 // keepUnnamed is how long the TAP of a vif stays that nobody has named in the
@@ -166,7 +174,7 @@ func Default() Config {
 
 // NewVif is a table with every default.
 func NewVif(match Selector) Vif {
-	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Stop: StopCloses}
+	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Stop: StopCloses, Report: ReportAuto}
 	if match.All() {
 		v.Keep = keepUnnamed
 	}
