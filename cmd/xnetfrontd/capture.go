@@ -21,7 +21,8 @@ import (
 type captureCmd struct {
 	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
-	Write     string        `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write, in place of what it was; - is the standard output, for a pipe."`
+	Write string `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write, in place of what it was; - is the standard output, for a pipe."`
+	captureFiles
 	Direction string        `enum:"tx,rx,both" default:"both" help:"tx: only frames to the backend; rx: only frames from it."`
 	Queue     []int         `placeholder:"N" help:"Only this queue. May be given several times."`
 	SnapLen   int           `name:"snaplen" short:"s" placeholder:"BYTES" help:"Keep only so many bytes of each frame (default: all)."`
@@ -45,6 +46,7 @@ root and the daemon's own user; one capture of a vif at a time.
     xnetfrontd capture 0 -w - | wireshark -k -i -
     xnetfrontd capture 0 -w - --host 192.0.2.1 | tcpdump -n -r -
     tcpdump -y EN10MB -ddd 'tcp[13] & 2 != 0' | xnetfrontd capture 0 -w syn.pcapng --bpf -
+    xnetfrontd capture 0 -w vif0.pcapng -C 100 -W 10   # the last 1 GB
 
 Ends with Ctrl-C, or with the daemon. A frame for which there is no room because nobody
 reads fast enough is dropped from the capture, and only from that.`
@@ -53,6 +55,9 @@ reads fast enough is dropped from the capture, and only from that.`
 func (c *captureCmd) Run(s streams) error {
 	q, err := c.request()
 	if err != nil {
+		return err
+	}
+	if err := c.check(c.Write); err != nil {
 		return err
 	}
 	if f, ok := s.out.(*os.File); ok && c.Write == "-" && term.IsTerminal(int(f.Fd())) {
@@ -144,17 +149,22 @@ func readProgram(path string) (string, error) {
 	return strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", ","), nil
 }
 
-// open makes the file, which only its owner may read if it is new. It keeps what it was
-// until the daemon has begun to capture.
+// open makes the first file, which keeps what it was until the daemon has begun to
+// capture.
 func (c *captureCmd) open(s streams) (w io.Writer, end func() error, err error) {
 	if c.Write == "-" {
 		return s.out, func() error { return nil }, nil
 	}
-	f, err := os.OpenFile(c.Write, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("-w: %w", err)
+	next := c.opener(c.Write)
+	if !c.several() {
+		f, err := next()
+		if err != nil {
+			return nil, nil, err
+		}
+		return f, f.Close, nil
 	}
-	return f, f.Close, nil
+	split := &pcapng.Splitter{Size: int64(c.FileSize) * 1e6, Every: c.FileTime, Next: next}
+	return split, split.Close, split.Open()
 }
 
 // lastBlocks is how long the daemon may take for the end of a capture.

@@ -49,8 +49,15 @@ func (s *shark) said() string {
 // capture starts it with args, writing to a file, and waits until it captures.
 func (m *machine) capture(args ...string) *shark {
 	m.t.Helper()
-	s := &shark{m: m, file: filepath.Join(m.t.TempDir(), "vif.pcapng"), ended: make(chan struct{})}
-	s.cmd = program(append([]string{"capture", "--control", m.socket(), "-w", s.file}, args...)...)
+	file := filepath.Join(m.t.TempDir(), "vif.pcapng")
+	return m.captureTo(file, file, args...)
+}
+
+// captureTo is capture with a name for -w, and the name of the first file that it makes.
+func (m *machine) captureTo(name, first string, args ...string) *shark {
+	m.t.Helper()
+	s := &shark{m: m, file: first, ended: make(chan struct{})}
+	s.cmd = program(append([]string{"capture", "--control", m.socket(), "-w", name}, args...)...)
 	s.cmd.Stderr = s
 	if err := s.cmd.Start(); err != nil {
 		m.t.Fatal(err)

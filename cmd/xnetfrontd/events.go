@@ -37,7 +37,7 @@ const (
 
 	// eventFailed: A command of the program could not do what it was asked for. With exit
 	// code 2 it was asked for in a way that cannot be right: a mistake in the
-	// configuration. Fields: XNF_EXIT_CODE.
+	// configuration. With 3 this machine or its kernel cannot do it. Fields: XNF_EXIT_CODE.
 	eventFailed = "69649f3e7925416eae1fa82e8c3b7330"
 
 	// eventConfigRead: A reload: what has changed is in force. Fields: XNF_TABLES.
@@ -86,8 +86,9 @@ const (
 	// are not noticed. It is tried again. Fields: XNF_ERROR, XNF_RETRY_IN.
 	eventUnwatched = "d8ac869676a243769fa29064f96ee5a4"
 
-	// eventUnfed: A worker does not answer. systemd will kill the daemon, and the next one
-	// goes on from there. Fields: XNF_ERROR, XNF_LIMIT.
+	// eventUnfed: A worker does not answer. systemd will tell the daemon to leave everything
+	// to the next one, and kill it if it cannot; the next one goes on from there. Fields:
+	// XNF_ERROR, XNF_LIMIT, XNF_STACK.
 	eventUnfed = "3e67313909a242068f6502ae185d14f7"
 
 	// eventFault: A fault of this program was caught while it answered a request, which got

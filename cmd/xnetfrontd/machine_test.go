@@ -71,9 +71,12 @@ func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *machine {
 
 // startBackend serves the vifs until the function that it returns is called. From
 // then on nothing answers, and the backend's nodes stay what they are.
-func (m *machine) startBackend() (kill func()) {
+func (m *machine) startBackend() (kill func()) { return m.startBackendLike(netback.Options{}) }
+
+// startBackendLike is startBackend with these options.
+func (m *machine) startBackendLike(o netback.Options) (kill func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	backend := netback.New(m.domain0, netback.Options{})
+	backend := netback.New(m.domain0, o)
 	m.backend = backend
 	served := make(chan struct{})
 	go func() {

@@ -21,6 +21,7 @@ import (
 const (
 	exitRuntime = 1 // it could not be done
 	exitUsage   = 2 // it was asked for in a way that cannot be right
+	exitMachine = 3 // it cannot be done on this machine, or with this kernel
 )
 
 // cli is the command line.
@@ -110,8 +111,12 @@ func report(w io.Writer, err error) int {
 	}
 	status := exitRuntime
 	var usage usageError
-	if errors.As(err, &usage) {
+	var machine machineError
+	switch {
+	case errors.As(err, &usage):
 		status = exitUsage
+	case errors.As(err, &machine):
+		status = exitMachine
 	}
 	if !noteFailure(w, err, status) {
 		fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))

@@ -15,9 +15,13 @@ import (
 const (
 	beProgram = "XNETFRONTD_TEST_PROGRAM" // the program
 	beStuck   = "XNETFRONTD_TEST_STUCK"   // one that does not end when it is told to
+	beRefused = "XNETFRONTD_TEST_REFUSED" // the program, refused io_uring by a seccomp filter
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(beRefused) != "" {
+		refuseUring()
+	}
 	switch {
 	case os.Getenv(beProgram) != "":
 		main()

@@ -20,7 +20,7 @@ type manualPage struct {
 
 var (
 	flagTerm  = regexp.MustCompile(`(?m)^\*\*-.*$`)
-	flagName  = regexp.MustCompile(`\*\*(--?[a-z][a-z-]*)\*\*`)
+	flagName  = regexp.MustCompile(`\*\*(--?[a-zA-Z][a-z-]*)\*\*`)
 	reference = regexp.MustCompile(`\*([A-Z][a-z ]+)\*`)
 )
 

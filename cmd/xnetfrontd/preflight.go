@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,33 +17,20 @@ type system struct {
 	sysfs string // /sys
 	dev   string // /dev
 	udev  string // /run/udev
+	proc  string // /proc
+	boot  string // /boot
+	lib   string // /lib
 	// release is the kernel's, as uname -r prints it; empty where nobody asked.
 	release string
 }
 
 func newSystem() system {
-	s := system{sysfs: "/sys", dev: "/dev", udev: "/run/udev"}
+	s := system{sysfs: "/sys", dev: "/dev", udev: "/run/udev", proc: "/proc", boot: "/boot", lib: "/lib"}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		s.release = unix.ByteSliceToString(name.Release[:])
 	}
 	return s
-}
-
-// The oldest kernel with all that the daemon cannot do without: TUNGETDEVNETNS came
-// with it, and TUNSETCARRIER with 5.0.
-const oldestMajor, oldestMinor = 5, 2
-
-// checkKernel says whether the kernel is too old. What is no version cannot be judged.
-func (s system) checkKernel() error {
-	var major, minor int
-	if n, _ := fmt.Sscanf(s.release, "%d.%d", &major, &minor); n < 2 {
-		return nil
-	}
-	if major > oldestMajor || major == oldestMajor && minor >= oldestMinor {
-		return nil
-	}
-	return fmt.Errorf("the kernel is Linux %s: %d.%d or newer is needed", s.release, oldestMajor, oldestMinor)
 }
 
 // hasUdev tells whether udev loads modules here.
@@ -72,16 +58,6 @@ func (s system) check() error {
 		return err
 	}
 	return checkNetAdmin()
-}
-
-// explainXen makes the best of an error of xen.Open: where there is no Xen, modules
-// do not help.
-func (s system) explainXen(err error) error {
-	b, readErr := os.ReadFile(s.sysfs + "/hypervisor/type")
-	if errors.Is(err, fs.ErrNotExist) && (readErr != nil || strings.TrimSpace(string(b)) != "xen") {
-		return fmt.Errorf("this machine is not a Xen guest (%s/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`", s.sysfs)
-	}
-	return err
 }
 
 // checkTUN says what keeps a TAP from being made here.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,7 +11,7 @@ import (
 func fakeSystem(t *testing.T) system {
 	t.Helper()
 	root := t.TempDir()
-	s := system{sysfs: root + "/sys", dev: root + "/dev"}
+	s := system{sysfs: root + "/sys", dev: root + "/dev", proc: root + "/proc", boot: root + "/boot", lib: root + "/lib"}
 	for _, d := range []string{s.sysfs + "/hypervisor", s.sysfs + "/bus/xen/devices", s.sysfs + "/bus/xen/drivers/vif", s.dev + "/net"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -58,29 +56,6 @@ func TestMissingTUNDeviceIsNamedWithTheRemedy(t *testing.T) {
 	}
 }
 
-func TestKernelThatIsTooOldIsNamedWithTheOldestThatWillDo(t *testing.T) {
-	for _, c := range []struct{ release, want string }{
-		{"4.18.0-553.el8_10.x86_64", "the kernel is Linux 4.18.0-553.el8_10.x86_64: 5.2 or newer is needed"},
-		{"5.1.21", "the kernel is Linux 5.1.21: 5.2 or newer is needed"},
-		{"5.2.0-1-amd64", ""},
-		{"5.15.0", ""},
-		{"6.1", ""},
-		{"10.0.0", ""},
-		{"", ""},
-		{"not a version", ""},
-	} {
-		s := fakeSystem(t)
-		s.release = c.release
-		err := s.checkKernel()
-		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
-			t.Errorf("%q: got %v, want %q", c.release, err, c.want)
-		}
-		if c.want != "" {
-			wantMessage(t, s.check(), c.want)
-		}
-	}
-}
-
 func TestSystemdThatDoesNotKnowTheUnitIsNamed(t *testing.T) {
 	for _, c := range []struct {
 		env  map[string]string
@@ -93,22 +68,5 @@ func TestSystemdThatDoesNotKnowTheUnitIsNamed(t *testing.T) {
 		if got := oldSystemd(func(name string) string { return c.env[name] }); got != c.want {
 			t.Errorf("%v: got %q, want %q", c.env, got, c.want)
 		}
-	}
-}
-
-func TestMachineThatIsNoXenGuestIsToldAboutTheDemo(t *testing.T) {
-	s := fakeSystem(t)
-	missing := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrNotExist}
-	noGuest := "this machine is not a Xen guest (" + s.sysfs + "/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`"
-	wantMessage(t, s.explainXen(missing), noGuest)
-	writeFile(t, s.sysfs+"/hypervisor/type", "kvm\n")
-	wantMessage(t, s.explainXen(missing), noGuest)
-	writeFile(t, s.sysfs+"/hypervisor/type", "xen\n")
-	if err := s.explainXen(missing); !errors.Is(err, missing) {
-		t.Errorf("on Xen the device is the matter: %v", err)
-	}
-	denied := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrPermission}
-	if err := s.explainXen(denied); !errors.Is(err, denied) {
-		t.Errorf("permission is the matter: %v", err)
 	}
 }

@@ -164,8 +164,8 @@ func (p *preparer) modules(ctx context.Context) error {
 		name  string
 		check func() error
 	}{
-		{"xen-gntalloc", there(p.sys.dev + "/xen/gntalloc")},
-		{"xen-evtchn", there(p.sys.dev + "/xen/evtchn")},
+		{xen.GntallocModule, there(p.sys.dev + "/xen/gntalloc")},
+		{xen.EvtchnModule, there(p.sys.dev + "/xen/evtchn")},
 		{"tun", p.sys.checkTUN}, // its device is there without it
 	} {
 		if m.check() == nil {
@@ -176,7 +176,7 @@ func (p *preparer) modules(ctx context.Context) error {
 		err := p.bus.modprobe(limited, m.name)
 		cancel()
 		if err != nil {
-			return err
+			return p.sys.explainLoad(m.name, err)
 		}
 		if err := m.check(); err != nil {
 			return fmt.Errorf("%w: %s was loaded, and its device is not there", err, m.name)

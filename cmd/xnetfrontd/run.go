@@ -31,7 +31,7 @@ one that is detached keeps its TAP, as the configuration says.
 
     SIGTERM, SIGINT  stop: close the vifs and leave them as the toolstack made
                      them, free for any other frontend, with no grant and no
-                     TAP behind
+                     TAP behind; but for those with stop = "leave", as below
     SIGUSR2          leave everything as it is for the next process, where there
                      is a holder (xnetfrontd hold) that keeps it; else the same
                      as SIGTERM
@@ -141,7 +141,7 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 
 	tell.stopping()
 	cause := d.cause(ctx, keeper)
-	super.stop(cause)
+	super.stopEach(d.causeOfEach(cause, keeper))
 	report.captures.wait(captureFarewell)
 	d.log.Info("stopped", zap.Bool("left_to_the_next", errors.Is(cause, netfront.ErrLeave)), event(eventStopped))
 	return nil
@@ -162,6 +162,28 @@ func (d *daemonRun) cause(ctx context.Context, keeper *hold.Keeper) error {
 		return context.Canceled
 	}
 	return cause
+}
+
+// causeOfEach is why each vif ends: a stop leaves those whose tables say so to the next
+// process, which takes a holder that has them.
+func (d *daemonRun) causeOfEach(cause error, keeper *hold.Keeper) func(config.Vif) error {
+	synced := sync.OnceValue(func() error {
+		if keeper == nil {
+			return errors.New("there is none")
+		}
+		return syncKeeper(keeper)
+	})
+	return func(table config.Vif) error {
+		if table.Stop != config.StopLeaves || errors.Is(cause, netfront.ErrLeave) {
+			return cause
+		}
+		if err := synced(); err != nil {
+			d.log.Warn("closing a vif instead of leaving it to the next process: the holder does not have it",
+				zap.Stringer("vif", table.Match), problem(err), event(hold.EventNoHolder))
+			return cause
+		}
+		return netfront.ErrLeave
+	}
 }
 
 // unlessStopped is err, or nil when somebody has told the daemon to end while it

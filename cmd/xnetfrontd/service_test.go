@@ -261,7 +261,10 @@ func TestWatchdogIsNotFedFromAHangToItsEnd(t *testing.T) {
 	for n := range fed {
 		at = append(at, n)
 	}
-	if want := []int{1, 2, 6, 7, 8, 9}; len(at) != len(want) || at[2] != want[2] || logs.Len() != 1 {
+	if want := []int{1, 2, 6, 7, 8, 9}; len(at) != len(want) || at[2] != want[2] || logs.Len() != 2 {
 		t.Errorf("fed after %v, want %v; logged %+v", at, want, logs.All())
+	}
+	if all := logs.FilterMessage("what the daemon does instead").All(); len(all) != 1 || !strings.Contains(all[0].ContextMap()["stack"].(string), "feedWatchdog") {
+		t.Errorf("no stacks: %+v", all)
 	}
 }

@@ -88,6 +88,7 @@ func (v *vif) open(ctx context.Context) (err error) {
 	}
 	cfg.Logger = v.log // Device adds the vif itself
 	cfg.Locate = v.locate
+	cfg.ReportAddresses = v.reporting
 	cfg.Holder, cfg.HoldKey = v.holder, holdKey(id.tap)
 	cfg.Privileged = v.privileged
 	device, err := netfront.Open(ctx, v.guest, cfg)
@@ -96,6 +97,18 @@ func (v *vif) open(ctx context.Context) (err error) {
 	}
 	v.setFront(device)
 	return nil
+}
+
+// reporting says whether the toolstack is told the TAP's addresses, by the table as it is
+// now.
+func (v *vif) reporting() netfront.Reporting {
+	switch v.identity().table.Report {
+	case config.ReportAlways:
+		return netfront.ReportAlways
+	case config.ReportNever:
+		return netfront.ReportNever
+	}
+	return netfront.ReportToXAPI
 }
 
 // run serves the vif until ctx ends, and then gives back what the backend knows of; or,

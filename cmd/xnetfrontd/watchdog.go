@@ -2,10 +2,18 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"go.uber.org/zap"
 )
+
+// stacks are those of all goroutines.
+func stacks() string {
+	const most = 64 << 10 // for the journal's sake
+	b := make([]byte, most)
+	return string(b[:runtime.Stack(b, true)])
+}
 
 // feedWatchdog calls feed three times in each interval, which is how long systemd
 // waits before it kills a service, for as long as alive does not fail: a hang of a
@@ -24,6 +32,8 @@ func feedWatchdog(ctx context.Context, interval time.Duration, alive func(timeou
 			feed()
 		case fed: // once is enough: there is no more to be said before the end
 			log.Error("the watchdog is not fed", problem(err), zap.Duration("limit", interval), event(eventUnfed))
+			// Apart: should the runtime itself be stuck, this does not return.
+			log.Error("what the daemon does instead", zap.String("stack", stacks()), event(eventUnfed))
 		}
 		fed = err == nil
 		select {

@@ -11,6 +11,7 @@ trap 'rm -rf "$work"' EXIT
 
 cat >"$work/files" <<'END'
 -rw-r--r-- ./etc/modprobe.d/xnetfrontd.conf
+-rw-r--r-- ./etc/needrestart/conf.d/xnetfrontd.conf
 -rw-r--r-- ./etc/xnetfrontd/xnetfrontd.toml
 -rwxr-xr-x ./usr/bin/xnetfrontd
 -rw-r--r-- ./usr/lib/modules-load.d/xnetfrontd.conf
@@ -42,7 +43,7 @@ END
 want() { # ZSH: where the format's zsh has its functions
 	sed "s,/ZSH/,/$1/," "$work/files" | sort -k2 >"$work/want"
 }
-printf '/etc/modprobe.d/xnetfrontd.conf\n/etc/xnetfrontd/xnetfrontd.toml\n' >"$work/conffiles"
+printf '/etc/modprobe.d/xnetfrontd.conf\n/etc/needrestart/conf.d/xnetfrontd.conf\n/etc/xnetfrontd/xnetfrontd.toml\n' >"$work/conffiles"
 
 same() { # WHAT WANT GOT
 	diff -u "$2" "$3" || { echo "contents: $1 differ, - wanted, + there" >&2; exit 1; }

@@ -37,6 +37,13 @@ type Options struct {
 	// RxOffset is where in its page an rx slot's data begins, in bytes: 0 as in
 	// Linux, 2 as in QEMU.
 	RxOffset int
+	// RxFirstWhole makes the first slot of a frame that spans pages carry the whole frame's
+	// size, as Mirage does (write of mirage-net-xen, lib/backend.ml).
+	RxFirstWhole bool
+	// RemoveOnClose makes the backend remove its directory when the frontend closes, and be
+	// gone until the toolstack attaches the vif anew, as Mirage does (disconnect_backend of
+	// mirage-net-xen, lib/xenstore.ml).
+	RemoveOnClose bool
 	// LostEOI is the probability that a connect with one event channel loses its
 	// first EOI, so that the tx ring is never looked at; see the fault LostEOI.
 	LostEOI float64

@@ -84,7 +84,7 @@ func (q *queue) open(nodes queueNodes, port PortQueue) error {
 	q.tx = &txWorker{q: q, port: port, pages: pageCache{conn: conn, from: from}}
 	q.rx = &rxWorker{q: q, port: port, pages: pageCache{conn: conn, from: from, writable: true}}
 	q.rx.init()
-	q.rx.direct.allowed = q.takes.SG && q.vif.options.RxOffset == 0
+	q.rx.direct.allowed = q.takes.SG && q.vif.options.RxOffset == 0 && !q.vif.options.RxFirstWhole
 	txPage, err := q.mapRing(nodes.txRef)
 	if err != nil {
 		return fmt.Errorf("map tx ring: %w", err)

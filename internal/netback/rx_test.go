@@ -93,6 +93,44 @@ func TestRxOffloads(t *testing.T) {
 	}
 }
 
+// A flag on the ring would mean the outer header's checksum.
+func TestBlankChecksumInsideATunnelIsFinished(t *testing.T) {
+	const vxlan = 8
+	for _, c := range []struct {
+		name         string
+		outer, inner int // families
+		size         int // of the inner frame's payload
+	}{
+		{"IPv4 in IPv4", 4, 4, 11},
+		{"IPv6 in IPv4", 4, 6, 11},
+		{"IPv4 in IPv6", 6, 4, 1200},
+		{"over several pages", 4, 4, 9000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, Options{})
+			r.connect(1, true, allFeatures())
+			q := r.queues[0]
+			q.post(32)
+			inner := packet(c.inner, protoTCP, c.size)
+			f := packet(c.outer, protoUDP, vxlan+len(inner))
+			at := len(f) - len(inner)
+			copy(f[at:], inner)
+			header := blankHeader(c.inner, protoTCP)
+			header.CsumStart += uint16(at)
+			for range 3 { // large ones take the direct path from the second on
+				r.check(r.port.Send(0, header, bytes.Clone(f)))
+				data, flags, _ := q.receive()
+				if flags&^netif.RxMoreData != 0 || len(data) != len(f) {
+					t.Errorf("flags %#x, %d bytes of %d", flags, len(data), len(f))
+				}
+				if !checksumOK(t, data[at:], 0) || !bytes.Equal(data[:at], f[:at]) {
+					t.Error("the inner checksum is wrong, or the outer header is another")
+				}
+			}
+		})
+	}
+}
+
 func TestSuperFramesArriveWhole(t *testing.T) {
 	for _, direct := range []bool{false, true} {
 		r := newRig(t, Options{})
@@ -345,6 +383,26 @@ func TestRxOffset(t *testing.T) {
 		}
 		if used, want := int(q.rx.Consumed()-before), (size+4093)/4094; used != want {
 			t.Errorf("%d bytes took %d slots, want %d", size, used, want)
+		}
+	}
+}
+
+func TestFirstRxSlotCarriesTheWholeSizeWhereItIsTold(t *testing.T) {
+	r := newRig(t, Options{RxFirstWhole: true})
+	r.connect(1, true, allFeatures())
+	q := r.queues[0]
+	for _, size := range []int{60, 4096, 4097, 9000} {
+		slots := (size + 4095) / 4096
+		q.post(slots)
+		r.check(r.port.Send(0, tap.VirtioHeader{}, frameOf(size, 1)))
+		for i, s := range q.rxSlots(slots) {
+			want := min(4096, size-i*4096)
+			if i == 0 {
+				want = size
+			}
+			if int(s.Status) != want || (s.Flags&netif.RxMoreData != 0) != (i < slots-1) {
+				t.Errorf("%d bytes: slot %d has %+v, want size %d", size, i, s.RxResponse, want)
+			}
 		}
 	}
 }

@@ -14,7 +14,7 @@ const directSlots = 18
 // a real netback does: from the port into the guest's pages. It is used while
 // super-frames are what comes, since it costs a small frame a long gather list.
 type directReader struct {
-	allowed bool // frames of several slots are taken, and begin at offset 0
+	allowed bool // frames of several slots are taken, begin at offset 0, and each slot has its own size
 	wanted  bool
 	small   int // frames in a row that did not need it
 	header  [tap.VirtioHeaderSize]byte
@@ -95,7 +95,7 @@ func (w *rxWorker) putDirect(n int) bool {
 	f.validated = v.Flags&tap.VirtioDataValid != 0
 	if v.Flags&tap.VirtioNeedsCsum != 0 {
 		f.blank, f.validated = true, true
-		if !takes.csum(f.etherIP()) {
+		if !takes.csum(f.etherIP()) || v.GSOType == tap.GSONone && !f.ownChecksum(v) {
 			return false
 		}
 	}

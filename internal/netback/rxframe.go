@@ -46,7 +46,7 @@ func (w *rxWorker) put(b []byte) (needed uint32, drop DropReason) {
 		f.blank, f.validated = true, true
 		// Linux finishes the checksum itself where the guest does not take it blank.
 		// A tagged frame's it always does.
-		if !takes.csum(f.etherIP()) {
+		if !takes.csum(f.etherIP()) || v.GSOType == tap.GSONone && !f.ownChecksum(v) {
 			if tap.FinishChecksum(f.data, int(v.CsumStart), int(v.CsumOffset)) != nil {
 				return 0, DropMalformed
 			}
@@ -82,6 +82,15 @@ func (f *rxFrame) etherIP() int {
 		return 6
 	}
 	return 0
+}
+
+// ownChecksum tells whether the blank checksum is that of the frame's own TCP or UDP
+// header, and not of one inside a tunnel: Linux finishes that itself, since a vif has no
+// features for what is encapsulated (hw_enc_features; skb_csum_hwoffload_help), and a flag
+// on the ring could only mean the outer one.
+func (f *rxFrame) ownChecksum(v tap.VirtioHeader) bool {
+	l, drop := checksumSetup(f.data, len(f.data))
+	return drop == 0 && l.need <= len(f.data) && l.start == int(v.CsumStart) && l.field == int(v.CsumOffset)
 }
 
 func (t *Takes) csum(family int) bool {
@@ -177,6 +186,9 @@ func (w *rxWorker) copyOut(f *rxFrame) {
 		}
 		if slot == 0 {
 			r.Flags |= f.flags()
+			if len(left) > 0 && w.q.vif.options.RxFirstWhole {
+				r.Status = int16(len(f.data))
+			}
 		}
 		if !w.respond(f, slot, r, page) {
 			break

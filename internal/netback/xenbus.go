@@ -108,6 +108,10 @@ func (v *Vif) frontendChanged(ctx context.Context) {
 		v.log.Warn("read frontend's state", zap.Error(err))
 		return
 	}
+	if v.options.RemoveOnClose && (state == netif.StateClosing || state == netif.StateClosed) {
+		v.removeDirectory(ctx)
+		return
+	}
 	switch state {
 	case netif.StateInitialising:
 		v.setState(ctx, netif.StateInitWait)
@@ -129,6 +133,16 @@ func (v *Vif) frontendChanged(ctx context.Context) {
 		v.ended = true
 	default:
 		v.fail(ctx, fmt.Errorf("saw state %d at frontend", state))
+	}
+}
+
+// removeDirectory ends the vif, and its directory with it.
+func (v *Vif) removeDirectory(ctx context.Context) {
+	v.disconnect()
+	v.ended = true
+	err := v.inDirectory(ctx, func(tx xenstore.Operations) error { return tx.Remove(ctx, v.dir) })
+	if err != nil && !errors.Is(err, xenstore.ErrNotFound) && ctx.Err() == nil {
+		v.log.Warn("remove the backend's directory", zap.Error(err))
 	}
 }
 

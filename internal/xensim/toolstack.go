@@ -46,6 +46,7 @@ func CreateDomain(ctx context.Context, store xenstore.Operations, dom xen.DomID)
 	w.dir(home, guestReads)
 	w.dir(home+"/device", guestReads)
 	w.dir(home+"/data", guestOwns)
+	w.dir(home+"/attr", guestOwns)
 	w.dir(home+"/error", guestOwns)
 	w.node(home, guestReads, "name", fmt.Sprintf("domain-%d", dom))
 	w.node(home, guestReads, "domid", strconv.Itoa(int(dom))) // last: it says that all is there

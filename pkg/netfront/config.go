@@ -48,6 +48,10 @@ type Config struct {
 	// Privileged calls what needs CAP_NET_ADMIN, as in [tap.Config]. Nil: it is in effect.
 	Privileged func(func() error) error
 
+	// ReportAddresses says whether the toolstack is told the TAP's addresses; it is asked again
+	// and again. Nil: never.
+	ReportAddresses func() Reporting
+
 	// Locate says which number the vif has now, before each connection and whenever
 	// the guest's vifs change while it is waited for: one that is attached again can
 	// have another. With [ErrNoVif] it is waited for; any other error is tried again,

@@ -43,6 +43,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.close()
+	b.awaits = d.setAwaits
 	if err := b.reset(ctx); err != nil {
 		if ctx.Err() != nil && !leaving(ctx) {
 			d.leave(b)
@@ -180,7 +181,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 		return err
 	}
 	d.setState(netif.StateInitialised, nil)
-	st, err := b.await(ctx, 0, netif.StateConnected, netif.StateClosing, netif.StateClosed, netif.StateUnknown)
+	st, err := b.awaitConnected(ctx)
 	if err != nil {
 		return err
 	}
@@ -188,6 +189,9 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 		return fmt.Errorf("%w: it went to %v instead of Connected", errBackendClosed, st)
 	}
 	if err := d.checkWanted(ctx, b); err != nil {
+		return err
+	}
+	if _, err := d.noteDisabled(ctx, b); err != nil {
 		return err
 	}
 	shape := d.newShaping(s.pairs, readRate(ctx, b.store, b.backend))
@@ -200,14 +204,10 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	return d.monitor(ctx, b, s.pairs, failed, shape, true, true)
 }
 
-// connected turns the carrier on and announces what is behind the TAP.
+// connected is what a backend that has just become Connected is followed by.
 func (d *Device) connected(pairs []*pair) error {
 	d.setState(netif.StateConnected, nil)
-	if err := d.link.SetCarrier(true); err != nil {
-		return err
-	}
-	d.announce.begin(pairs[0].workers[0])
-	return nil
+	return d.plugIn(pairs)
 }
 
 // end ends a connection: if a process goes on with it, by leaving it alone, else for
@@ -224,6 +224,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	}
 	d.announce.end()
 	err := d.link.SetCarrier(false)
+	d.setDisabled(false) // the next connection looks
 	s.stop()
 	d.setPairs(nil, agreement{})
 	err = errors.Join(err, d.noteUnplugged(ctx, b))

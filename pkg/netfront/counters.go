@@ -28,6 +28,7 @@ const (
 	cParked           // tx: times that the queue waited for maps or slots
 	cDropTooBig       // frames that the ring cannot carry
 	cDropMalformed    // frames with headers that do not fit them
+	cDropRefused      // tx: the kernel could not hand the frame over; the reader counts, see txStatus
 	cDropTapError     // rx: the TAP refused the frame
 	cDropBackendError // rx: the backend answered with an error
 	cDropSlots        // rx: chains of more slots than a frame can have
@@ -42,7 +43,7 @@ var counterNames = [numCounters]string{
 	"packets", "bytes", "slots", "batches", "notify_sent", "notify_suppressed",
 	"events", "events_spurious", "super_frames", "bounced", "csum_software",
 	"segmented", "csum_from_validated", "gso_fixup", "parked", "drop_too_big", "drop_malformed",
-	"drop_tap_error", "drop_backend_error", "drop_slots", "backend_error",
+	"drop_refused", "drop_tap_error", "drop_backend_error", "drop_slots", "backend_error",
 	"backend_dropped", "announced",
 	"batch_1", "batch_2", "batch_4", "batch_8", "batch_16", "batch_32", "batch_64", "batch_128",
 }

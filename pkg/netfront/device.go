@@ -39,7 +39,8 @@ type Device struct {
 	id    identity
 	set   settings // Run's goroutine's
 
-	stallAfter time.Duration // see the constant; another one in tests
+	stallAfter  time.Duration // see the constant; another one in tests
+	reportEvery time.Duration // the same
 
 	left     *legacy // by another process; nil once it was looked at
 	leftLink bool    // the TAP goes to the next process
@@ -50,6 +51,8 @@ type Device struct {
 
 	announce announcer // Run's goroutine's
 	seen     tap.State // the TAP when it was last looked at; Run's goroutine's
+
+	disabled bool // by the toolstack, as far as it was seen; Run's goroutine's
 
 	clock   seconds    // Run's goroutine's
 	dumping sync.Mutex // held while workers are asked for a dump
@@ -79,7 +82,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, guest: guest, id: id, stallAfter: stallAfter}
+	d := &Device{cfg: cfg, guest: guest, id: id, stallAfter: stallAfter, reportEvery: reportEvery}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err
@@ -87,6 +90,9 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	d.log = withName(d.log, d.link.Name)
 	d.announce = newAnnouncer(d)
 	d.seen = tap.State{Name: d.link.Name()}
+	if err := d.link.UringError(); err != nil {
+		d.log.Info("io_uring is not used: a system call for each frame", problem(err), event(EventNoUring))
+	}
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
 	return d, nil
 }
@@ -147,6 +153,12 @@ func (d *Device) Close() error {
 // before, if the holder has it. It returns an error only if xenstore is lost, or the TAP: somebody
 // else has removed it.
 func (d *Device) Run(ctx context.Context) error {
+	reporting, stopReporting := context.WithCancelCause(ctx)
+	reported := d.report(reporting)
+	defer func() {
+		stopReporting(context.Cause(ctx))
+		reported()
+	}()
 	backoff := backoffMin
 	for ctx.Err() == nil {
 		began := time.Now()

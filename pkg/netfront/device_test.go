@@ -112,6 +112,19 @@ func TestFramesFlowUnderEveryAgreement(t *testing.T) {
 	}
 }
 
+// As Mirage's: no split channels, one queue, no segmentation, and the whole frame's size in
+// the first slot.
+func TestFramesOfSeveralPagesComeFromABackendLikeMirages(t *testing.T) {
+	w := newWorld(t, worldConfig{back: netback.Options{
+		Features: &netback.Features{SG: true, RxCopy: true}, RxFirstWhole: true, RemoveOnClose: true,
+	}, front: Config{MTU: 16000}})
+	w.connected(1)
+	w.roundTrip(16014)
+	if lost := w.dev.Status().Totals[0].Rx; lost["drop_malformed"] != 0 {
+		t.Errorf("%v", lost)
+	}
+}
+
 func TestStoreConflictsAreRetried(t *testing.T) {
 	w := newWorld(t, worldConfig{offline: true, xen: xensim.Options{EventBeforeAck: true}})
 	w.server.FailCommits(5)

@@ -67,6 +67,27 @@ const (
 	// XNF_QUEUES, XNF_ERROR.
 	EventKept = "929245f309934b5a8fccda26492335ad"
 
+	// EventNotReported: The toolstack could not be told the guest's addresses, for the reason
+	// in XNF_ERROR. It is tried again every 5 s, and said once. Fields: XNF_ERROR.
+	EventNotReported = "74107961ed994a5d935a85a0d21c01d4"
+
+	// EventNoUring: The kernel or a sandbox does not let this process use io_uring, which
+	// carries many frames with one system call. Everything works, and a small frame costs
+	// more. Fields: XNF_ERROR.
+	EventNoUring = "d3cd1b6d167645d6a934478bb0e40d2e"
+
+	// EventAwaits: For 5 s the backend has not done what has to come next, and is waited for
+	// without an end: XNF_AWAITS says what it lacks. Fields: XNF_AWAITS.
+	EventAwaits = "828b5a45b8f440d6b2df547f2f67b4db"
+
+	// EventDisabled: The toolstack has disabled the vif, which stays attached: the TAP has
+	// no carrier, and its frames would be dropped.
+	EventDisabled = "7e861cb08cdb4b7a829c633b3d6e4965"
+
+	// EventEnabled: The toolstack has enabled the vif again: carrier, and the guest's
+	// addresses are announced.
+	EventEnabled = "0cf6ed576b60449d9ac30d30f0d668f9"
+
 	// EventUnbound: The backend's driver has let the vif go and will take it again. The
 	// TAP has no carrier meanwhile.
 	EventUnbound = "539b954adf97472c873f40a1fcd10d53"

@@ -417,10 +417,13 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	if d.Alive(time.Second) == nil {
 		s.file.works()
 	}
-	if err := d.link.SetCarrier(attached); err != nil {
+	if _, err := d.noteDisabled(ctx, b); err != nil {
 		return err
 	}
-	if attached {
+	if err := d.link.SetCarrier(attached && !d.disabled); err != nil {
+		return err
+	}
+	if attached && !d.disabled {
 		d.announce.resume(s.pairs[0].workers[0])
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),

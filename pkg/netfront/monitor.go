@@ -23,6 +23,11 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 	defer rates.Close()
 	defer shape.stop()
 	credit := shape.limit.largestWait()
+	cable, err := b.store.Watch(ctx, b.dir+"/"+netif.KeyDisconnect)
+	if err != nil {
+		return fmt.Errorf("watch whether the vif is disabled: %w", err)
+	}
+	defer cable.Close()
 	dog := newWatchdog(pairs, fresh, credit, d.stallAfter, d.log)
 	look := time.NewTicker(dog.every())
 	defer look.Stop()
@@ -66,6 +71,13 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				return fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
 			}
 			if err := b.moved(ctx); err != nil {
+				return err
+			}
+		case _, ok := <-cable.Events():
+			if !ok {
+				return fmt.Errorf("watch whether the vif is disabled: %w", cable.Err())
+			}
+			if err := d.cableChanged(ctx, b, attached, pairs); err != nil {
 				return err
 			}
 		case _, ok := <-b.backendWatch.Events():

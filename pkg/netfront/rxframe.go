@@ -12,6 +12,7 @@ import (
 // rxFrame is what the slots of one frame say. Its data is in RxQueue.parts.
 type rxFrame struct {
 	length  int
+	whole   int    // the frame's size, if its first slot has that in place of its own; else 0
 	flags   uint16 // of the first slot
 	gsoSize uint16
 	gsoType netif.GSOType
@@ -27,6 +28,8 @@ func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) 
 	start := i
 	first := netif.ParseRxResponse(q.ring.Response(i))
 	f.flags = first.Flags
+	q.rec.answer(q.ring.Consumed()+i, first)
+	f.unwhole(&first)
 	q.part(&f, start, first)
 	i++
 	if first.Flags&netif.RxExtraInfo != 0 {
@@ -56,20 +59,33 @@ func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) 
 			return f, start, nil
 		}
 		r := netif.ParseRxResponse(q.ring.Response(i))
+		q.rec.answer(q.ring.Consumed()+i, r)
 		q.part(&f, i, r)
 		i++
 		more = r.Flags&netif.RxMoreData != 0
 	}
-	if f.drop == 0 && (f.length < netif.MinFirst || f.length > netif.MaxTxSize) {
+	if f.drop == 0 && (f.length < netif.MinFirst || f.length > netif.MaxTxSize || f.whole != 0 && f.whole != f.length) {
 		f.drop = cDropMalformed
 	}
 	return f, i, nil
 }
 
+// unwhole gives the first slot its own size where it has the whole frame's: Mirage writes
+// that for a frame of several pages, as on the tx ring (write of mirage-net-xen,
+// lib/backend.ml). No page has so much, and the frame goes on only where its first page is
+// full. Whether it adds up is seen at the frame's end.
+func (f *rxFrame) unwhole(first *netif.RxResponse) {
+	room := netif.PageSize - int(first.Offset)
+	if int(first.Status) <= room || room <= 0 || first.Flags&(netif.RxMoreData|netif.RxExtraInfo) != netif.RxMoreData {
+		return
+	}
+	f.whole = int(first.Status)
+	first.Status = int16(room)
+}
+
 // part adds the data of the i-th waiting response to the frame.
 func (q *RxQueue) part(f *rxFrame, i uint32, r netif.RxResponse) {
 	at := q.ring.Consumed() + i
-	q.rec.answer(at, r)
 	m, ok := q.pool.At(int(q.state.posted[at&(q.ring.Size()-1)]))
 	switch {
 	case !ok:

@@ -136,6 +136,76 @@ func TestRxEveryFrameSizeArrivesWhole(t *testing.T) {
 	}
 }
 
+// part puts a slot that says size, whatever it has.
+func (r *rxRig) part(flags uint16, offset, size int, data []byte) {
+	req := netif.ParseRxRequest(r.back.Request(0))
+	r.back.Consume(1)
+	copy(r.grants.page(req.Ref)[offset:], data)
+	s := netif.RxResponse{ID: req.ID, Offset: uint16(offset), Flags: flags, Status: int16(size)}.Slot()
+	r.back.Put(&s)
+}
+
+// Mirage's backend writes the whole frame's size into the first of several slots.
+func TestFrameWhoseFirstSlotHasTheWholeSizeIsTakenWhereItAddsUp(t *testing.T) {
+	const more = netif.RxMoreData
+	src := patterned(3*netif.PageSize, 9)
+	for _, c := range []struct {
+		name          string
+		flags         uint16
+		offset, whole int
+		rest          []int // sizes of the slots behind the first
+		taken         bool
+	}{
+		{"two pages", more, 0, 4097, []int{1}, true},
+		{"three pages", more, 0, 9000, []int{4096, 808}, true},
+		{"not from the page's beginning", more, 2, 4094 + 500, []int{500}, true},
+		{"a byte too few behind", more, 0, 4097, []int{0}, false},
+		{"a byte too many behind", more, 0, 4097, []int{2}, false},
+		{"nothing behind", 0, 0, 4097, nil, false},
+		{"beyond its page", more, 4095, 4097, []int{4096}, true},
+		{"behind its page", more, 4096, 4097, []int{4096}, false},
+		{"far behind its page", more, 65535, 4097, []int{4096}, false},
+		{"with an extra", more | netif.RxExtraInfo, 0, 4097, []int{1}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRxRig(t, fullMaps)
+			first := max(0, netif.PageSize-c.offset)
+			if c.offset < netif.PageSize {
+				r.part(c.flags, c.offset, c.whole, src[:first])
+			} else {
+				r.raw(netif.RxResponse{Offset: uint16(c.offset), Flags: c.flags, Status: int16(c.whole)})
+			}
+			if c.flags&netif.RxExtraInfo != 0 {
+				r.extra(netif.NewGSO(1448, netif.GSOTCPv4))
+			}
+			at := first
+			for i, n := range c.rest {
+				flags := uint16(more)
+				if i == len(c.rest)-1 {
+					flags = 0
+				}
+				r.part(flags, 0, n, src[at:at+n])
+				at += n
+			}
+			r.part(0, 0, 60, src[:60]) // the next frame, in any case
+			r.service()
+			want := 1
+			if c.taken {
+				want = 2
+			}
+			if len(r.out.frames) != want {
+				t.Fatalf("%d frames, want %d", len(r.out.frames), want)
+			}
+			if f := r.out.frames[0][tap.VirtioHeaderSize:]; c.taken && !bytes.Equal(f, src[:c.whole]) {
+				t.Errorf("the frame came as %d other bytes, want %d", len(f), c.whole)
+			}
+			if n := r.q.own[cDropMalformed]; (n == 0) != c.taken {
+				t.Errorf("%d drops", n)
+			}
+		})
+	}
+}
+
 func TestRxKeepsOrderOverBatches(t *testing.T) {
 	for _, maps := range []int{minMaps, 100, fullMaps} {
 		r := newRxRig(t, maps)

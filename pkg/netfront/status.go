@@ -26,10 +26,12 @@ type Status struct {
 	State        string            `json:"state"`              // ours, as xenbus names it
 	Since        time.Time         `json:"since"`              // of State
 	Reason       string            `json:"reason"`             // why the last connection ended, or why there is none
+	Awaits       string            `json:"awaits,omitempty"`   // what the backend lacks, if it is waited for without an end
 	Backend      string            `json:"backend"`            // path of its directory
 	BackendDomID uint16            `json:"backend_domid"`      //
 	BackendState string            `json:"backend_state"`
 	BackendSince time.Time         `json:"backend_since"`   // of BackendState, as far as it was seen
+	Disabled     bool              `json:"disabled"`        // the toolstack has disabled the vif: no carrier
 	Connects     uint64            `json:"connects"`        // connections since the start, rebinds of the backend among them
 	TakenOver    bool              `json:"taken_over"`      // the connection that stands was begun by an earlier process
 	Ended        map[string]uint64 `json:"ended,omitempty"` // connections that ended, by cause
@@ -41,6 +43,10 @@ type Status struct {
 	GrantLimit   int               `json:"grant_limit"`       // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
 	Shaping      ShapingStatus     `json:"shaping"` // how the guest's frames are held back
+	// Reported are the addresses that the toolstack was told.
+	Reported []string `json:"reported_addresses,omitempty"`
+	// NoUring says why frames go to and from the TAP without io_uring; empty: with it.
+	NoUring string `json:"no_io_uring,omitempty"`
 }
 
 // QueueStatus is one queue pair.
@@ -96,9 +102,12 @@ type view struct {
 	state        netif.State
 	since        time.Time
 	reason       error
+	awaits       string
 	address      address
 	backendState netif.State
 	backendSince time.Time
+	disabled     bool
+	reported     []string
 	connects     uint64
 	takenOver    bool
 	ended        map[string]uint64
@@ -120,6 +129,9 @@ func (d *Device) Status() Status {
 	st, err := d.link.State()
 	if err != nil {
 		return s
+	}
+	if err := d.link.UringError(); err != nil {
+		s.NoUring = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	s.TAP, s.NetNS = st.Name, st.Namespace
 	if st.MAC.String() != s.MAC {
@@ -162,7 +174,7 @@ func (d *Device) status() Status {
 		DevID: d.cfg.DevID, MAC: d.id.mac.String(),
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
-		Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		Awaits: v.awaits, Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join
@@ -171,9 +183,10 @@ func (d *Device) status() Status {
 		s.Shaping = v.shaping
 	}
 	for _, p := range v.pairs {
-		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.tx.status(), Rx: p.rx.status(), Wait: p.tx.waiting()})
+		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.txStatus(), Rx: p.rx.status(), Wait: p.tx.waiting()})
 		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
+	s.Reported = v.reported
 	s.Totals = addPairs(v.before, v.pairs)
 	return s
 }
@@ -187,6 +200,16 @@ func (q *TxQueue) waiting() WaitStatus {
 	w := WaitStatus{RingBytes: q.ages.inFlight.Load(), Carried: q.carried.Load()}
 	w.RingSeconds = secondsFor(uint64(w.RingBytes), w.Carried)
 	return w
+}
+
+// txStatus is the tx queue's status, with the frames that the kernel took out of the TAP's
+// queue and could not hand over, which only the reader knows of.
+func (p *pair) txStatus() DirectionStatus {
+	s := p.tx.status()
+	if n := p.reader.Refused(); n != 0 {
+		s.Counters[counterNames[cDropRefused]] = n
+	}
+	return s
 }
 
 // unansweredFor is for how many seconds the oldest request has had no answer. The queue
@@ -245,6 +268,17 @@ func (v *view) setBackend(st netif.State) {
 	}
 }
 
+// setAwaits notes what the backend lacks, and says it when it is something new.
+func (d *Device) setAwaits(what string) {
+	d.mu.Lock()
+	was := d.view.awaits
+	d.view.awaits = what
+	d.mu.Unlock()
+	if what != "" && what != was {
+		d.log.Warn("waiting for the backend", zap.String("awaits", what), event(EventAwaits))
+	}
+}
+
 func (d *Device) setAddress(a address) {
 	d.update(func(v *view) { v.address = a })
 }
@@ -274,7 +308,7 @@ func addPairs(totals []QueueTotals, pairs []*pair) []QueueTotals {
 		if i == len(sum) {
 			sum = append(sum, QueueTotals{i, map[string]uint64{}, map[string]uint64{}})
 		}
-		for k, n := range p.tx.snapshot() {
+		for k, n := range p.txStatus().Counters {
 			sum[i].Tx[k] += n
 		}
 		for k, n := range p.rx.snapshot() {

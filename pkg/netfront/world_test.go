@@ -57,6 +57,8 @@ type worldConfig struct {
 	offline bool                 // no backend driver at all
 	// patience is the watchdog's; 0: as in a real Device
 	patience time.Duration
+	// often is how often the Device looks for addresses; 0: as in a real one
+	often time.Duration
 }
 
 func features(f func(*Features)) Features {
@@ -125,6 +127,9 @@ func (w *world) begin() {
 	w.check(err)
 	if w.config.patience != 0 {
 		w.dev.stallAfter = w.config.patience
+	}
+	if w.config.often != 0 {
+		w.dev.reportEvery = w.config.often
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	dev := w.dev

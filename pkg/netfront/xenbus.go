@@ -132,10 +132,11 @@ type bus struct {
 	backendWatch *xenstore.Watch   // the backend's state
 	moveWatch    *xenstore.Watch   // our backend node: the vif is gone, or has another backend
 	saw          func(netif.State) // told each state of the backend's that was waited through
+	awaits       func(what string) // told what is waited for without an end; empty: it came, or is given up
 }
 
 func openBus(ctx context.Context, s xen.Store, a address, saw func(netif.State)) (*bus, error) {
-	b := &bus{store: s, address: a, saw: saw}
+	b := &bus{store: s, address: a, saw: saw, awaits: func(string) {}}
 	var err error
 	if b.moveWatch, err = s.Watch(ctx, a.dir+"/"+netif.KeyBackend); err != nil {
 		return nil, fmt.Errorf("watch vif: %w", err)
@@ -255,6 +256,7 @@ func (b *bus) shutDirty(ctx context.Context) error {
 
 // offer says Initialising until the backend waits for a frontend.
 func (b *bus) offer(ctx context.Context) error {
+	defer b.awaits("")
 	for {
 		if err := b.setState(ctx, netif.StateInitialising); err != nil {
 			return err
@@ -267,8 +269,34 @@ func (b *bus) offer(ctx context.Context) error {
 		if !errors.Is(err, errTimeout) {
 			return err
 		}
+		b.awaits(b.lacks(st, netif.StateInitWait))
 		// Written again: a backend that started in between has missed the change.
 	}
+}
+
+// awaitConnected waits without an end until the backend has taken up the rings, or closes.
+func (b *bus) awaitConnected(ctx context.Context) (netif.State, error) {
+	defer b.awaits("")
+	for {
+		st, err := b.await(ctx, retryInitial, netif.StateConnected, netif.StateClosing, netif.StateClosed, netif.StateUnknown)
+		if !errors.Is(err, errTimeout) {
+			return st, err
+		}
+		b.awaits(b.lacks(st, netif.StateConnected))
+	}
+}
+
+// lacks says what is missing while the backend is in state st and shall get to next.
+func (b *bus) lacks(st, next netif.State) string {
+	switch {
+	case st == netif.StateUnknown:
+		return fmt.Sprintf("%s in domain %d is gone: the toolstack has to attach the vif anew", b.backend, b.domid)
+	case st == netif.StateConnected:
+		return fmt.Sprintf("%s in domain %d stays Connected to rings of before: the toolstack has to attach the vif anew", b.backend, b.domid)
+	case next == netif.StateConnected:
+		return fmt.Sprintf("%s in domain %d is %v and has not taken up the rings: is its hotplug script done?", b.backend, b.domid, st)
+	}
+	return fmt.Sprintf("%s in domain %d is %v: no driver there has taken it up", b.backend, b.domid, st)
 }
 
 // shut walks both ends to Closed. Each step waits for the backend for at most

@@ -143,6 +143,8 @@ func (d *Device) createSteps(cfg Config) []step {
 		{"txqueuelen", func() error {
 			return unlessZero(cfg.TxQueueLen, func() error { return d.SetTxQueueLen(cfg.TxQueueLen) })
 		}},
+		// For the eye: a link is as good without, so a kernel that refuses it is no matter.
+		{"speed", func() error { _ = d.raiseSpeed(); return nil }},
 		{"uring", func() error { d.uringErr = chooseEngine(cfg, d.keeper); return nil }},
 	}
 }

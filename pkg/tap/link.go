@@ -146,6 +146,21 @@ func (d *Device) setGSO(nl *netlink.Handle, l netlink.Link, size int) error {
 	return err
 }
 
+// Addresses are the link's own IPv4 and IPv6 addresses, as far as they are in use already.
+func (d *Device) Addresses() ([]net.IP, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l, err := d.find()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	all, err := d.rt.addresses(l.ns)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return all[l.index], nil
+}
+
 // Stats reads the link's counters.
 func (d *Device) Stats() (Stats, error) {
 	s, err := d.State()

@@ -31,7 +31,7 @@ type eventDevice struct {
 // check tells now what would keep Open from working later. To close a descriptor that
 // has never had a port is always safe.
 func (d eventDevice) check() error {
-	fd, err := openDevice(d.path, evtchnModule)
+	fd, err := openDevice(d.path, EvtchnModule)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (d eventDevice) check() error {
 
 // Open implements [Events].
 func (d eventDevice) Open() (EventFile, error) {
-	fd, err := openDevice(d.path, evtchnModule)
+	fd, err := openDevice(d.path, EvtchnModule)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func openGntalloc(path, limitPath string) (*Gntalloc, error) {
 		return nil, fmt.Errorf("open %s: the kernel has pages of %d bytes: %w (only %d)",
 			path, size, errors.ErrUnsupported, PageSize)
 	}
-	fd, err := openDevice(path, gntallocModule)
+	fd, err := openDevice(path, GntallocModule)
 	if err != nil {
 		return nil, err
 	}

@@ -12,13 +12,16 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
-// The devices of drivers/xen that need a module. Neither has an alias by which udev
-// would load it.
+// Modules of the kernel's that make the devices of [Open]. Neither has an alias by which
+// udev would load it.
 const (
-	gntallocPath   = "/dev/xen/gntalloc"
-	gntallocModule = "xen-gntalloc"
-	evtchnPath     = "/dev/xen/evtchn"
-	evtchnModule   = "xen-evtchn"
+	GntallocModule = "xen-gntalloc"
+	EvtchnModule   = "xen-evtchn"
+)
+
+const (
+	gntallocPath = "/dev/xen/gntalloc"
+	evtchnPath   = "/dev/xen/evtchn"
 )
 
 // Open opens the devices by which Linux gives a process the hypervisor:

@@ -34,7 +34,7 @@ func TestMissingDeviceNamesTheModuleToLoad(t *testing.T) {
 
 func TestForbiddenDeviceNamesTheRemedyInOneLine(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EACCES, unix.EPERM} {
-		err := deviceError(evtchnPath, evtchnModule, errno)
+		err := deviceError(evtchnPath, EvtchnModule, errno)
 		if !errors.Is(err, fs.ErrPermission) || !errors.Is(err, errno) {
 			t.Errorf("%v hides %v", err, errno)
 		}
@@ -45,7 +45,7 @@ func TestForbiddenDeviceNamesTheRemedyInOneLine(t *testing.T) {
 }
 
 func TestOtherOpenErrorsKeepTheirErrno(t *testing.T) {
-	err := deviceError(evtchnPath, evtchnModule, unix.EMFILE)
+	err := deviceError(evtchnPath, EvtchnModule, unix.EMFILE)
 	if !errors.Is(err, unix.EMFILE) || strings.Contains(err.Error(), "modprobe") {
 		t.Errorf("EMFILE became %v", err)
 	}

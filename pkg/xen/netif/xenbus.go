@@ -51,6 +51,9 @@ const (
 	KeyMAC       = "mac"        // the toolstack's; also in the backend's directory
 	KeyMTU       = "mtu"        // the toolstack's; also in the backend's directory
 	KeyTrusted   = "trusted"    // the toolstack's; "0": do not trust the backend
+	// KeyDisconnect is XAPI's: "1" while the vif is disabled, so that the guest shall see
+	// no carrier, else "0".
+	KeyDisconnect = "disconnect"
 
 	KeyTxRingRef      = "tx-ring-ref"
 	KeyRxRingRef      = "rx-ring-ref"

@@ -61,6 +61,8 @@ type Vif struct {
 	Match      Selector
 	TAP        string        // name of the TAP; see TAPName
 	Keep       time.Duration // how long a TAP outlives its vif; Forever
+	Stop       string        // what a stop of the daemon does with the vif: StopCloses, StopLeaves
+	Report     string        // whether the toolstack is told the TAP's addresses: ReportAuto, ...
 	Queues     int           // 0: one for each CPU, at most 8
 	MTU        int           // bytes; 0: what the toolstack says, else 1500
 	TxQueueLen int           // frames the TAP queues before it drops; 0: the default
@@ -70,6 +72,20 @@ type Vif struct {
 
 // Forever keeps a TAP as long as the daemon runs.
 const Forever time.Duration = -1
+
+// What a stop of the daemon does with a vif: it gives it back, or leaves it with the holder
+// as a restart does, for backends that do not survive a frontend's close.
+const (
+	StopCloses = "close"
+	StopLeaves = "leave"
+)
+
+// Whether the toolstack is told the TAP's addresses. It is by itself where that is XAPI.
+const (
+	ReportAuto   = "auto"
+	ReportAlways = "always"
+	ReportNever  = "never"
+)
 
 // keepUnnamed is how long the TAP of a vif stays that nobody has named in the
 // configuration: as long as a driver domain takes to start again, and not for ever,
@@ -165,7 +181,7 @@ func Default() Config {
 
 // NewVif is a table with every default.
 func NewVif(match Selector) Vif {
-	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto}
+	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto, Stop: StopCloses, Report: ReportAuto}
 	if match.All() {
 		v.Keep = keepUnnamed
 	}

@@ -18,6 +18,7 @@ type families struct {
 	build, started, handoverReady, grantLimit family
 
 	vifInfo, vifPresent, vifServed, vifUp         family
+	vifDisabled, vifUring                         family
 	vifState, vifStateSince, vifTakenOver         family
 	vifConnects, vifDisconnects                   family
 	vifFeature, vifQueues, vifMTU, vifGrants      family
@@ -71,6 +72,7 @@ func (f *families) defineVif(gauge, counter define) {
 	f.vifPresent = gauge("vif_present", "1 while the guest has the vif, 0 while it is waited for.", vifLabels()...)
 	f.vifServed = gauge("vif_served", "1 while the vif has its TAP and nothing keeps the daemon from serving it.", vifLabels()...)
 	f.vifUp = gauge("vif_up", "1 while frontend and backend are both Connected, so that frames pass.", vifLabels()...)
+	f.vifDisabled = gauge("vif_disabled", "1 while the toolstack has disabled the vif: the TAP has no carrier.", vifLabels()...)
 	f.vifState = gauge("vif_state", "1 for the state that the side is in, 0 for each other state of xenbus.", vifLabels("side", "state")...)
 	f.vifStateSince = gauge("vif_state_since_timestamp_seconds", "When the frontend came into its state, in seconds since the epoch.", vifLabels()...)
 	f.vifTakenOver = gauge("vif_taken_over", "1 while the connection is one that an earlier daemon began and handed over.", vifLabels()...)
@@ -81,6 +83,7 @@ func (f *families) defineVif(gauge, counter define) {
 	f.vifShaping = gauge("vif_shaping", "1 for how the guest's frames are held back in its queueing discipline, 0 for the other modes.", vifLabels("mode")...)
 	f.vifRateLimit = gauge("vif_rate_limit_bytes_per_second", "The backend's own limit on what the guest sends through each queue; 0: none.", vifLabels()...)
 	f.vifMTU = gauge("vif_mtu_bytes", "MTU of the TAP.", vifLabels()...)
+	f.vifUring = gauge("vif_io_uring", "1 while frames go to and from the TAP with io_uring, 0 while each is a system call.", vifLabels()...)
 	f.vifGrants = gauge("vif_grants_used_pages", "Pages that are granted to the backend, rings among them.", vifLabels()...)
 	f.tapPackets = counter("tap_packets_total", "Frames that the kernel counted on the TAP; tx leaves the guest.", vifLabels("direction")...)
 	f.tapBytes = counter("tap_bytes_total", "Bytes of these frames.", vifLabels("direction")...)

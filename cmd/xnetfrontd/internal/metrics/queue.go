@@ -93,7 +93,7 @@ const dropPrefix = "drop_"
 // when they happen.
 func dropCauses(direction string) []string {
 	if direction == "tx" {
-		return []string{"malformed", "too_big"}
+		return []string{"malformed", "refused", "too_big"}
 	}
 	return []string{"backend_error", "malformed", "slots", "tap_error", "too_big"}
 }

@@ -54,6 +54,7 @@ func (e emitter) device(name string, d *netfront.Status) {
 		e.value(e.vifState, flag(d.BackendState == s), name, "backend", s)
 	}
 	e.value(e.vifStateSince, seconds(d.Since), name)
+	e.value(e.vifDisabled, flag(d.Disabled), name)
 	e.value(e.vifTakenOver, flag(d.TakenOver), name)
 	e.count(e.vifConnects, d.Connects, name)
 	e.byKey(e.vifDisconnects, d.Ended, causes(), name)
@@ -69,6 +70,7 @@ func (e emitter) device(name string, d *netfront.Status) {
 		e.value(e.vifMTU, float64(d.MTU), name)
 	}
 	e.shaping(name, d)
+	e.value(e.vifUring, flag(d.NoUring == ""), name)
 	e.value(e.vifGrants, float64(d.Grants), name)
 	if l := d.Link; l != nil {
 		for _, s := range []struct {

@@ -48,6 +48,12 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 	if v.Waiting != "" {
 		line(b, "detached", "for %s: %s", Age(v.Since, now), v.Waiting)
 	}
+	if d.Awaits != "" {
+		line(b, "awaits", "%s", d.Awaits)
+	}
+	if d.Disabled {
+		line(b, "disabled", "by the toolstack: no carrier")
+	}
 	if d.Reason != "" {
 		line(b, "reason", "%s", d.Reason)
 	}

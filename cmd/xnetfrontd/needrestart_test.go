@@ -1,0 +1,27 @@
+package main
+
+import (
+	"os/exec"
+	"testing"
+)
+
+// As needrestart reads it: Perl, evaluated where its settings are.
+const needrestart = `
+use strict;
+our %nrconf = (blacklist_rc => [qr(^other)]);
+my $text = do { local(@ARGV, $/) = $ARGV[0]; <> };
+eval $text; die $@ if $@;
+for my $unit (@ARGV[1 .. $#ARGV]) {
+	print "$unit\n" if grep { $unit =~ /$_/ } @{$nrconf{blacklist_rc}};
+}`
+
+func TestNeedrestartLeavesTheHolderAloneAndNothingElse(t *testing.T) {
+	if _, err := exec.LookPath("perl"); err != nil {
+		t.Skip(err)
+	}
+	out, err := exec.Command("perl", "-e", needrestart, "../../deploy/needrestart/xnetfrontd.conf",
+		"xnetfrontd.service", "xnetfrontd-hold.service", "xnetfrontd-hold.socket", "other.service", "ssh.service").CombinedOutput()
+	if err != nil || string(out) != "xnetfrontd-hold.service\nother.service\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+)
+
+// refuseUring makes io_uring_setup(2) fail in every thread of this process, as a sandbox
+// does.
+func refuseUring() {
+	const number = 0 // of the system call, in struct seccomp_data
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jt: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		panic(err)
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		panic(errno)
+	}
+}
+
+func TestRefusedIOUringIsSaidInLogStatusAndMetrics(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	m.startBackend()
+	t.Setenv(beRefused, "1")
+	d := m.startMeasured("none")
+	m.awaitState(0, "Connected")
+	const why = "set up io_uring: operation not permitted"
+	status := m.awaitState(0, "Connected")
+	if got := status.Vifs[0].Device.NoUring; got != why {
+		t.Errorf("status says %q, want %q", got, why)
+	}
+	text, _ := m.local()
+	if !strings.Contains(text, `xnetfrontd_vif_io_uring{vif="0"} 0`) {
+		t.Error("no metric says it")
+	}
+	d.stop(unix.SIGTERM)
+	if log := d.stderr(); strings.Count(log, "io_uring is not used: a system call for each frame") != 1 || !strings.Contains(log, why) {
+		t.Errorf("it logged:\n%s", log)
+	}
+}
