@@ -37,7 +37,7 @@ const (
 
 	// eventFailed: A command of the program could not do what it was asked for. With exit
 	// code 2 it was asked for in a way that cannot be right: a mistake in the
-	// configuration. Fields: XNF_EXIT_CODE.
+	// configuration; with 3 this machine cannot do it. Fields: XNF_EXIT_CODE.
 	eventFailed = "69649f3e7925416eae1fa82e8c3b7330"
 
 	// eventConfigRead: A reload: what has changed is in force. Fields: XNF_TABLES.

@@ -21,6 +21,7 @@ import (
 const (
 	exitRuntime = 1 // it could not be done
 	exitUsage   = 2 // it was asked for in a way that cannot be right
+	exitMachine = 3 // this machine cannot do it: to try again is of no use
 )
 
 // cli is the command line.
@@ -56,6 +57,11 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// machineError is an error of what the machine lacks, and no restart mends: exit code 3.
+type machineError struct{ error }
+
+func (e machineError) Unwrap() error { return e.error }
 
 // exitCode is an error that somebody else has reported.
 type exitCode int
@@ -110,8 +116,12 @@ func report(w io.Writer, err error) int {
 	}
 	status := exitRuntime
 	var usage usageError
-	if errors.As(err, &usage) {
+	var machine machineError
+	switch {
+	case errors.As(err, &usage):
 		status = exitUsage
+	case errors.As(err, &machine):
+		status = exitMachine
 	}
 	if !noteFailure(w, err, status) {
 		fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))

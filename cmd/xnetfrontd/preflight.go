@@ -44,7 +44,7 @@ func (s system) checkKernel() error {
 	if major > oldestMajor || major == oldestMajor && minor >= oldestMinor {
 		return nil
 	}
-	return fmt.Errorf("the kernel is Linux %s: %d.%d or newer is needed", s.release, oldestMajor, oldestMinor)
+	return machineError{fmt.Errorf("the kernel is Linux %s: %d.%d or newer is needed", s.release, oldestMajor, oldestMinor)}
 }
 
 // hasUdev tells whether udev loads modules here.
@@ -75,11 +75,17 @@ func (s system) check() error {
 }
 
 // explainXen makes the best of an error of xen.Open: where there is no Xen, modules
-// do not help.
+// do not help. What the kernel does not have by now (prepare has loaded what there is) it
+// will not have either when it is asked again.
 func (s system) explainXen(err error) error {
 	b, readErr := os.ReadFile(s.sysfs + "/hypervisor/type")
 	if errors.Is(err, fs.ErrNotExist) && (readErr != nil || strings.TrimSpace(string(b)) != "xen") {
-		return fmt.Errorf("this machine is not a Xen guest (%s/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`", s.sysfs)
+		return machineError{fmt.Errorf("this machine is not a Xen guest (%s/hypervisor/type is not \"xen\"): to see it work without Xen, run `xnetfrontd demo`", s.sysfs)}
+	}
+	for _, missing := range []error{fs.ErrNotExist, unix.ENXIO, unix.ENODEV, errors.ErrUnsupported} {
+		if errors.Is(err, missing) {
+			return machineError{err}
+		}
 	}
 	return err
 }

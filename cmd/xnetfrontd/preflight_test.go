@@ -3,10 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeSystem is a machine in a directory.
@@ -110,5 +114,35 @@ func TestMachineThatIsNoXenGuestIsToldAboutTheDemo(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: fs.ErrPermission}
 	if err := s.explainXen(denied); !errors.Is(err, denied) {
 		t.Errorf("permission is the matter: %v", err)
+	}
+}
+
+func TestWhatNoRestartMendsHasAnExitCodeThatTheUnitKnows(t *testing.T) {
+	s := fakeSystem(t)
+	writeFile(t, s.sysfs+"/hypervisor/type", "xen\n")
+	old := s
+	old.release = "4.18.0"
+	noXen := fakeSystem(t)
+	device := func(err error) error { return &fs.PathError{Op: "open", Path: "/dev/xen/gntalloc", Err: err} }
+	for name, c := range map[string]struct {
+		err  error
+		want int
+	}{
+		"no Xen":              {noXen.explainXen(device(fs.ErrNotExist)), exitMachine},
+		"no device":           {s.explainXen(fmt.Errorf("%w: load it", device(unix.ENOENT))), exitMachine},
+		"a device, no driver": {s.explainXen(device(unix.ENODEV)), exitMachine},
+		"pages of 16 KiB":     {s.explainXen(fmt.Errorf("open: %w", errors.ErrUnsupported)), exitMachine},
+		"an old kernel":       {old.checkKernel(), exitMachine},
+		"no permission":       {s.explainXen(device(fs.ErrPermission)), exitRuntime},
+		"something else":      {s.explainXen(device(unix.EMFILE)), exitRuntime},
+		"wrong usage":         {usagef("--vif x"), exitUsage},
+	} {
+		if got := report(io.Discard, c.err); got != c.want {
+			t.Errorf("%s: exit code %d, want %d: %v", name, got, c.want, c.err)
+		}
+	}
+	unit, err := os.ReadFile("../../systemd/xnetfrontd.service")
+	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d %d\n", exitUsage, exitMachine); err != nil || !strings.Contains(string(unit), want) {
+		t.Errorf("the unit does not have%s%v", want, err)
 	}
 }

@@ -39,7 +39,9 @@ one that is detached keeps its TAP, as the configuration says.
                      go on
 
 A second signal, or a stop that takes longer than 10 s, ends it with exit code 1. So
-does a start that finds nothing it can serve, as when another daemon serves it all.`
+does a start that finds nothing it can serve, as when another daemon serves it all.
+A machine that cannot do it, without Xen, gntalloc or evtchn, or with too old a
+kernel or pages other than of 4 KiB, is exit code 3: to start it again is of no use.`
 }
 
 func (c *runCmd) Run(streams) error {
