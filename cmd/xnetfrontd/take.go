@@ -10,6 +10,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 const (
@@ -25,7 +26,12 @@ const (
 func (p *preparer) claim(ctx context.Context, s xen.Store, vifs []wantedVif) error {
 	var errs []error
 	for _, v := range vifs {
-		if err := p.claimOne(ctx, s, v); err != nil {
+		err := p.claimOne(ctx, s, v)
+		if errors.Is(err, netfront.ErrNoVif) || errors.Is(err, xenstore.ErrNotFound) {
+			p.say("vif %d: detached meanwhile", v.devid)
+			continue
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("vif %d: %w", v.devid, err))
 		}
 	}

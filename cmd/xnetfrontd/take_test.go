@@ -39,7 +39,9 @@ func newTaker(t *testing.T, seven bool, vifs ...int) *taker {
 	}
 	k.closed = func(devid int) {
 		k.remember(devid, "Closed")
-		k.setStates(devid, "6", "6")
+		if _, err := k.Read(t.Context(), fmt.Sprintf("device/vif/%d/state", devid)); err == nil {
+			k.setStates(devid, "6", "6")
+		}
 	}
 	return k
 }
@@ -166,6 +168,19 @@ func TestVifThatSomebodyElseTookFromTheKernelIsNotTakenBackEither(t *testing.T) 
 	}
 	k.must(netfront.Rewind(t.Context(), k, 0, nil))
 	k.wantOwner(0, "")
+}
+
+func TestVifThatIsDetachedWhileItIsTakenIsNoFailure(t *testing.T) {
+	for _, had := range []bool{true, false} {
+		k := newTaker(t, true, 0, 1)
+		if !had {
+			k.must(k.store(t.Context(), k.driver()+"/unbind", "vif-0"))
+		}
+		k.must(k.m.domain0.Store().Remove(t.Context(), xensim.FrontendPath(guest, 0)))
+		p, out := prepareOn(k.fakeKernel)
+		k.must(p.claim(t.Context(), k, []wantedVif{{devid: 0, attached: true}, {devid: 1, attached: true}}))
+		wantPrinted(t, out, "vif 0: detached meanwhile\nvif 1: taken from the kernel's xen-netfront, where it was eth1\n")
+	}
 }
 
 func TestKernelThatDoesNotLookAtXenstoreIsNotWaitedForForEver(t *testing.T) {
