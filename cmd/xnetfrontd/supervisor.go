@@ -196,8 +196,14 @@ func (s *supervisor) startMissing(ctx context.Context, served map[int]bool) {
 		if !ok || served[p.DevID] || stopping {
 			continue
 		}
-		log := s.log.With(zap.Int("vif", p.DevID), zap.String("tap", table.TAPName(p.DevID)))
-		v := startService(ctx, s.make(table, p.DevID, p.MAC), log, s.begin, s.poke)
+		vif := s.make(table, p.DevID, p.MAC)
+		log := netfront.WithTAP(s.log.With(zap.Int("vif", p.DevID)), table.TAPName(p.DevID), func() string {
+			if f := vif.frontend(); f != nil {
+				return f.Name()
+			}
+			return ""
+		})
+		v := startService(ctx, vif, log, s.begin, s.poke)
 		s.mu.Lock()
 		s.services = append(s.services, v)
 		s.mu.Unlock()

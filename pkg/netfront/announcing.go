@@ -68,6 +68,7 @@ func (a *announcer) end() {
 		<-a.found
 	}
 	*a = newAnnouncer(a.device)
+	a.device.update(func(v *view) { v.announcing, v.stations = 0, nil })
 }
 
 // changed notes that links or addresses of the system have changed.
@@ -101,6 +102,17 @@ func (a *announcer) look(now time.Time) {
 	}(a.device.link, a.found)
 }
 
+// maxStations is how many stations a status shows.
+const maxStations = 64
+
+func stationTexts(stations []tap.Station) []string {
+	texts := make([]string, min(len(stations), maxStations))
+	for i := range texts {
+		texts[i] = stations[i].String()
+	}
+	return texts
+}
+
 // took sends what was found and was not sent often enough. It fails if the TAP is gone.
 func (a *announcer) took(now time.Time, f found) error {
 	a.busy = false
@@ -114,7 +126,7 @@ func (a *announcer) took(now time.Time, f found) error {
 	}
 	left := map[string]int{}
 	var send [][]byte
-	more := false
+	pending := 0
 	for _, frame := range announcement(f.stations) {
 		n, known := a.left[string(frame)]
 		if !known && !a.quiet {
@@ -125,15 +137,16 @@ func (a *announcer) took(now time.Time, f found) error {
 			n--
 		}
 		left[string(frame)] = n
-		more = more || n > 0
+		pending += n
 	}
 	a.left, a.quiet = left, false
 	a.worker.inject(send)
+	a.device.update(func(v *view) { v.announcing, v.stations = pending, stationTexts(f.stations) })
 	switch {
 	case a.again:
 		a.again = false
 		a.wake(now, now)
-	case more:
+	case pending > 0:
 		a.wake(now, now.Add(roundGap))
 	case !a.device.link.HearsOfOthers():
 		a.wake(now, now.Add(elsewhereGap))

@@ -87,7 +87,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err := d.openLink(); err != nil {
 		return nil, err
 	}
-	d.log = withName(d.log, d.link.Name)
+	d.log = WithTAP(d.log, d.link.Name(), d.link.Name)
 	d.announce = newAnnouncer(d)
 	d.seen = tap.State{Name: d.link.Name()}
 	if err := d.link.UringError(); err != nil {

@@ -7,14 +7,16 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// withName is log with the field tap, which is the TAP's name at the time of each line: somebody
-// may rename it. Of one that is gone it is the last name.
-func withName(log *zap.Logger, name func() string) *zap.Logger {
+// WithTAP is log with the field tap, which is the TAP's name at the time of each line: somebody
+// may rename it. Where name returns none it is the last one, and first that in the
+// configuration. Name may be called by any goroutine that logs.
+func WithTAP(log *zap.Logger, configured string, name func() string) *zap.Logger {
 	var last atomic.Pointer[string]
+	last.Store(&configured)
 	field := func() zapcore.Field {
 		n := name()
-		if before := last.Load(); n == "" && before != nil {
-			n = *before
+		if n == "" {
+			n = *last.Load()
 		} else {
 			last.Store(&n)
 		}

@@ -36,11 +36,13 @@ type Status struct {
 	TakenOver    bool              `json:"taken_over"`      // the connection that stands was begun by an earlier process
 	Ended        map[string]uint64 `json:"ended,omitempty"` // connections that ended, by cause
 	Features     Features          `json:"features"`
-	Missing      map[string]string `json:"missing,omitempty"` // feature: why it is not there
-	Queues       []QueueStatus     `json:"queues"`            // of the connection that stands
-	Totals       []QueueTotals     `json:"totals"`            // of every queue that there has been
-	Grants       int               `json:"grants"`            // pages granted by this device
-	GrantLimit   int               `json:"grant_limit"`       // pages that the guest may grant, others than this device among them; 0: not known
+	Missing      map[string]string `json:"missing,omitempty"`    // feature: why it is not there
+	Queues       []QueueStatus     `json:"queues"`               // of the connection that stands
+	Totals       []QueueTotals     `json:"totals"`               // of every queue that there has been
+	Stations     []string          `json:"stations,omitempty"`   // what is behind the TAP: MAC addresses, with VLAN and IP addresses; the first 64
+	Announcing   int               `json:"announcing,omitempty"` // announcements of these that are to be repeated yet
+	Grants       int               `json:"grants"`               // pages granted by this device
+	GrantLimit   int               `json:"grant_limit"`          // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
 	Shaping      ShapingStatus     `json:"shaping"` // how the guest's frames are held back
 	// Reported are the addresses that the toolstack was told.
@@ -114,6 +116,8 @@ type view struct {
 	agreed       agreement
 	pairs        []*pair
 	shaping      ShapingStatus // of the connection that stands
+	announcing   int
+	stations     []string
 	before       []QueueTotals // by number; of the connections that have ended
 }
 
@@ -174,7 +178,7 @@ func (d *Device) status() Status {
 		DevID: d.cfg.DevID, MAC: d.id.mac.String(),
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
-		Awaits: v.awaits, Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+		Awaits: v.awaits, Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Announcing: v.announcing, Stations: v.stations, Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join

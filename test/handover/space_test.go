@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -90,6 +91,24 @@ func (s *space) address(name string, ip net.IP) error {
 		return fmt.Errorf("address of %s: %w", name, err)
 	}
 	return s.links.LinkSetUp(link)
+}
+
+// announceable are a link's addresses, and whether all are known to be unique.
+func (s *space) announceable(t *testing.T, name string) (addresses []string, all bool) {
+	t.Helper()
+	link, err := s.links.LinkByName(name)
+	must(t, err)
+	list, err := s.links.AddrList(link, netlink.FAMILY_ALL)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, false
+	}
+	must(t, err)
+	all = true
+	for _, a := range list {
+		addresses = append(addresses, a.IP.String())
+		all = all && a.Flags&unix.IFA_F_TENTATIVE == 0
+	}
+	return addresses, all
 }
 
 // neighbour says for good who has an address.

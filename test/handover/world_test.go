@@ -185,8 +185,29 @@ func (w *world) connected(program string) *process {
 		must(w.t, w.front.neighbour(guestTAP, w.backIP, bridgeMAC()))
 		must(w.t, w.back.neighbour(bridge, w.guestIP, w.vif.MAC))
 	}
+	w.announced()
 	w.settleFrames()
 	return p
+}
+
+// announced waits until the daemon has announced every address as often as it does: these
+// frames come from no TAP.
+func (w *world) announced() {
+	w.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		addresses, all := w.front.announceable(w.t, guestTAP)
+		_, vif := w.status()
+		behind := strings.Join(vif.Stations, " ") + " "
+		for _, a := range addresses {
+			all = all && strings.Contains(behind, " "+a+" ")
+		}
+		if all && vif.Announcing == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("addresses %q, announced %q, %d to come", addresses, vif.Stations, vif.Announcing)
+		}
+	}
 }
 
 // warm waits until packets go both ways: neighbours are known then, and the kernel has
