@@ -97,8 +97,14 @@ func (a *announcer) look(now time.Time) {
 	}
 	a.busy = true
 	go func(link *tap.Device, result chan<- found) {
-		stations, err := link.Stations()
-		result <- found{stations, err}
+		var f found
+		defer func() {
+			if err := caught(recover()); err != nil {
+				f.err = err
+			}
+			result <- f
+		}()
+		f.stations, f.err = link.Stations()
 	}(a.device.link, a.found)
 }
 
@@ -113,11 +119,13 @@ func stationTexts(stations []tap.Station) []string {
 	return texts
 }
 
-// took sends what was found and was not sent often enough. It fails if the TAP is gone.
+// took sends what was found and was not sent often enough. It fails if the TAP is gone, and
+// after a fault of this program.
 func (a *announcer) took(now time.Time, f found) error {
 	a.busy = false
+	var fault *panicError
 	switch {
-	case errors.Is(f.err, tap.ErrLinkGone):
+	case errors.Is(f.err, tap.ErrLinkGone), errors.As(f.err, &fault):
 		return f.err
 	case f.err != nil:
 		a.device.log.Debug("not announced yet", problem(f.err))
