@@ -32,16 +32,19 @@ const (
 	// paceLeast and paceMost bound a pacer with a limit, as shares of it. At 100 Hz a
 	// period of 50 ms gets 0.83 of it.
 	paceLeast, paceMost = 0.75, 1.0
-	// paceDown is by what the rate falls in each sample in which bytes stay, paceUp by what
-	// it grows in others. Near the ceiling it grows by paceNear, and after paceSure calm
-	// samples elsewhere by paceFar.
+	// paceDown is by what the rate falls in each sample in which bytes stay, from the second
+	// in a row on, since a busy backend is late now and then. It grows by paceFar below what
+	// it had before it fell, and by paceUp and paceNear the nearer it comes to that; above
+	// it, and after paceSure calm samples, by paceFar again.
 	paceDown, paceUp, paceNear, paceFar = 0.97, 1.001, 1.0002, 1.01
 	paceSure                            = 50
-	// paceFrames is how many bytes may stay in any case.
-	paceFrames = 2 * 1514
+	// paceFrames is how many bytes may stay in any case: three super-frames on a vif with a
+	// low rate. With fewer, a backend that answers each frame when the next one comes would
+	// seem slow.
+	paceFrames = 3 * superFrameLeast
 	// paceStays is how long what may stay takes to go at the rate that is carried. Without
 	// a limit it is paceSlow: then the backend is slow, and not only late.
-	paceStays, paceSlow = 4 * time.Millisecond, 20 * time.Millisecond
+	paceStays, paceSlow = 10 * time.Millisecond, 20 * time.Millisecond
 	// pacePatience is for how many samples in a row bytes have to stay before a pacer
 	// without a limit begins to hold back.
 	pacePatience = 10
@@ -75,7 +78,9 @@ func (p *pacer) look(s paceSample) float64 {
 			p.began = p.rate
 		}
 	case waits:
-		p.rate *= paceDown
+		if p.waiting > 1 {
+			p.rate *= paceDown
+		}
 		p.calm, p.unused = 0, 0
 	case p.carried > 0.8*p.rate:
 		p.rate *= p.growth()
@@ -89,13 +94,17 @@ func (p *pacer) look(s paceSample) float64 {
 
 // growth is by what the rate grows in a sample that used it.
 func (p *pacer) growth() float64 {
-	switch r := p.rate / p.ceiling; {
-	case r > 0.97 && r < 1.02:
-		return paceNear
-	case p.calm > paceSure:
-		return paceFar
+	known := p.ceiling
+	if known == 0 {
+		known = paceFirst * p.limit
 	}
-	return paceUp
+	switch r := p.rate / known; {
+	case r < 0.94, r > 1.02 && p.calm > paceSure:
+		return paceFar
+	case r < 0.97, r > 1.02:
+		return paceUp
+	}
+	return paceNear
 }
 
 // bound keeps the rate where it makes sense. A pacer without a limit ends when it is not
