@@ -132,6 +132,28 @@ func TestFramesForABackendThatTurnsOutSlowAreHeldBack(t *testing.T) {
 	f.end()
 }
 
+func TestRestartGoesOnWithTheShapingAndLosesNothing(t *testing.T) {
+	w, _ := newKeptWorld(t, worldConfig{vif: xensim.VifConfig{Rate: "50000,50000"}})
+	w.connected(1)
+	f := w.flood()
+	waits := func() bool {
+		q := w.dev.Status().Queues
+		return len(q) == 1 && q[0].Wait.Qdisc != nil && q[0].Wait.Qdisc.Frames > 20
+	}
+	w.eventually("frames to wait in the discipline", waits)
+	for range 3 {
+		w.leave()
+		w.begin()
+		w.eventually("the takeover", func() bool { return w.dev.Status().TakenOver && w.dev.Status().Shaping.Mode == ShapingRate })
+		w.eventually("frames to wait in the discipline", waits)
+	}
+	f.end()
+	s := w.dev.Status()
+	if s.Link.TxDropped != 0 || s.Queues[0].Wait.Qdisc.Dropped != 0 {
+		t.Errorf("dropped: %d at the TAP, %d in the discipline", s.Link.TxDropped, s.Queues[0].Wait.Qdisc.Dropped)
+	}
+}
+
 func TestRateThatTheToolstackChangesIsFollowedAtOnce(t *testing.T) {
 	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Rate: "50000,50000"}})
 	w.connected(1)

@@ -49,6 +49,8 @@ func elsewhere() map[string]proof {
 		"ip link set xnf0 netns blue":                    {moved, "ip link set"},
 		"ip -n blue addr add 192.0.2.7/24 dev xnf0":      {moved, "ip -n blue addr add"},
 		"ip -n blue link set xnf0 up":                    {moved, "ip -n blue link set"},
+		"tc qdisc show dev xnf0":                         {"pkg/tap/shape_test.go", "Shapers"},
+		`make bench BENCH="-quick -only latency-30"`:     {"test/bench/main_test.go", "latency-30"},
 		"make bench-xen":                                 {"test/xenlab/scenario/benchmark.go", "bench."},
 		`make bench-xen BENCH="--quick --only tcp,ping"`: {"test/xenlab/scenario/benchmark.go", "bench.Quick"},
 		`make bench-xen BENCH="--pairs 10 --check"`:      {"", "it takes half an hour and needs a machine that does nothing else"},
