@@ -223,16 +223,6 @@ func (d *Device) change(what string, set func(*netlink.Handle, netlink.Link) err
 	return nil
 }
 
-// atHome finds the link, which must be in the network namespace in which the device was made:
-// else it is [ErrElsewhere].
-func (d *Device) atHome() (*linkInfo, error) {
-	l, err := d.find()
-	if err == nil && l.ns != home {
-		return nil, fmt.Errorf("%w, %s", ErrElsewhere, d.elsewhere)
-	}
-	return l, err
-}
-
 // inside calls f with privileges on a thread that is in the link's namespace.
 func (d *Device) inside(f func() error) error {
 	at := d.ns

@@ -185,7 +185,7 @@ func (t *traffic) plantRoot(n int) ([]string, error) {
 	switch {
 	case root != nil && root.handle == shapeHandle:
 	case root != nil && root.handle != 0:
-		return nil, fmt.Errorf("%w: it is %s %x:", ErrQdisc, root.kind, major(root.handle))
+		return nil, fmt.Errorf("%w: it is %s with the handle %x", ErrQdisc, root.kind, major(root.handle))
 	default:
 		mq := &netlink.GenericQdisc{QdiscType: kindMq, QdiscAttrs: netlink.QdiscAttrs{LinkIndex: t.index, Handle: shapeHandle, Parent: netlink.HANDLE_ROOT}}
 		if err := t.nl.QdiscReplace(mq); err != nil {
