@@ -98,7 +98,12 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 	for _, name := range slices.Sorted(maps.Keys(d.Missing)) {
 		line(b, "without", "%s: %s", name, d.Missing[name])
 	}
-	printWaits(b, d)
+	if text := shaping(&d.Shaping); text != "" {
+		line(b, "shaping", "%s", text)
+	}
+	for _, text := range Waits(d) {
+		line(b, "waits", "%s", text)
+	}
 	line(b, "grants", "%d pages%s", d.Grants, left(s))
 	if l := d.Link; l != nil {
 		line(b, "kernel", "sent %d packets, %d bytes, dropped %d; received %d packets, %d bytes, dropped %d",
@@ -118,49 +123,6 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 		fmt.Fprintln(b)
 		printQueues(b, d)
 	}
-}
-
-// printWaits says how the guest's frames are held back, and where they wait.
-func printWaits(b *bytes.Buffer, d *netfront.Status) {
-	s := d.Shaping
-	switch s.Mode {
-	case netfront.ShapingRate:
-		line(b, "shaping", "the backend takes %s from each queue; frames wait in the guest's queueing discipline", Rate(s.Limit))
-	case netfront.ShapingMeasured:
-		line(b, "shaping", "the backend is slow; frames wait in the guest's queueing discipline")
-	case netfront.ShapingRefused:
-		line(b, "shaping", "no: %s", s.Reason)
-	case netfront.ShapingOff:
-		line(b, "shaping", "off")
-	}
-	for _, q := range d.Queues {
-		w := q.Wait
-		if w.QdiscSeconds < noticeable && w.RingSeconds < noticeable {
-			continue
-		}
-		text := fmt.Sprintf("queue %d carries %s", q.Number, Rate(w.Carried))
-		if q := w.Qdisc; q != nil {
-			text += fmt.Sprintf("; %d frames wait about %s in %s", q.Frames, millis(w.QdiscSeconds), q.Kind)
-		}
-		line(b, "waits", "%s; %d bytes about %s on the ring", text, w.RingBytes, millis(w.RingSeconds))
-	}
-}
-
-// noticeable is a wait that is worth a line, in seconds.
-const noticeable = 0.001
-
-func millis(seconds float64) string { return fmt.Sprintf("%.0f ms", 1000*seconds) }
-
-// Rate is so many bytes a second in bits.
-func Rate(bytes uint64) string {
-	bits := 8 * float64(bytes)
-	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {
-		if bits < 1000 {
-			return fmt.Sprintf("%.3g %s", bits, unit)
-		}
-		bits /= 1000
-	}
-	return fmt.Sprintf("%.3g Gbit/s", bits)
 }
 
 // left says how many pages can still be granted.

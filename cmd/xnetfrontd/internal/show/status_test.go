@@ -49,7 +49,7 @@ func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 					Tx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 123456, "bytes": 987654321, "slots": 200000, "notify_sent": 77, "notify_suppressed": 1234}},
 					Rx: netfront.DirectionStatus{Maps: pool, Counters: map[string]uint64{"packets": 9, "bytes": 900, "drop_tap_error": 2, "drop_slots": 1}},
 					Wait: netfront.WaitStatus{Carried: 3_375_000, RingBytes: 14546, RingSeconds: 0.0043, QdiscSeconds: 0.0091,
-						Qdisc: &tap.Shaper{Kind: "fq_codel", QdiscStats: tap.QdiscStats{Frames: 9, Bytes: 30720}}}},
+						Qdisc: &tap.Shaper{Kind: "fq_codel", QdiscStats: tap.QdiscStats{Frames: 9, Bytes: 30720, Dropped: 2}}}},
 				{Number: 1, Tx: netfront.DirectionStatus{OldestInFlight: 12}},
 			},
 			Totals: []netfront.QueueTotals{

@@ -21,6 +21,8 @@ func answer(pid int, tx, rx map[string]uint64) *control.Status {
 			Queues: []netfront.QueueStatus{{
 				Tx: netfront.DirectionStatus{Ring: ring.Header{ReqProd: 0x10, RspProd: 0xfffffff0}, Maps: netfront.MapCounts{Free: 200, InFlight: 56}, OldestInFlight: 12},
 				Rx: netfront.DirectionStatus{Ring: ring.Header{ReqProd: 300, RspProd: 44}, Maps: netfront.MapCounts{InFlight: 256}, OldestInFlight: 9},
+				Wait: netfront.WaitStatus{Carried: 1_000_000, RingBytes: 20_000, RingSeconds: 0.02,
+					Qdisc: &tap.Shaper{Kind: "fq_codel", QdiscStats: tap.QdiscStats{Frames: 3}}},
 			}},
 			Totals: []netfront.QueueTotals{{Tx: tx, Rx: rx}},
 		},

@@ -65,6 +65,11 @@ func tableVif(v *vif, now time.Time, width int) []string {
 			add("  lost in queue %d %s: %s", r.queue, r.name, text)
 		}
 	}
+	if v.Device != nil {
+		for _, text := range show.Waits(v.Device) {
+			add("  %s", text)
+		}
+	}
 	if v.tapDropsTotal > 0 {
 		text := fmt.Sprint(v.tapDropsTotal)
 		if v.tapDrops > 0 {

@@ -1,0 +1,60 @@
+package show
+
+import (
+	"fmt"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+)
+
+// noticeable is a wait that is worth a line, in seconds.
+const noticeable = 0.001
+
+// Waits says of each queue of d where frames from the guest wait, and about how long. It
+// has no line for a queue in which they hardly do.
+func Waits(d *netfront.Status) []string {
+	var texts []string
+	for _, q := range d.Queues {
+		w := q.Wait
+		if w.QdiscSeconds < noticeable && w.RingSeconds < noticeable {
+			continue
+		}
+		text := fmt.Sprintf("queue %d carries %s", q.Number, bitRate(w.Carried))
+		if d := w.Qdisc; d != nil {
+			text += fmt.Sprintf("; %d frames wait about %s in %s", d.Frames, millis(w.QdiscSeconds), d.Kind)
+			if d.Dropped > 0 || d.Marked > 0 {
+				text += fmt.Sprintf(" (dropped %d, marked %d so far)", d.Dropped, d.Marked)
+			}
+		}
+		texts = append(texts, fmt.Sprintf("%s; %d bytes about %s on the ring", text, w.RingBytes, millis(w.RingSeconds)))
+	}
+	return texts
+}
+
+// shaping says how frames are held back; nothing where they are not, and need not be.
+func shaping(s *netfront.ShapingStatus) string {
+	switch s.Mode {
+	case netfront.ShapingRate:
+		return fmt.Sprintf("the backend takes %s from each queue; frames wait in the guest's queueing discipline", bitRate(s.Limit))
+	case netfront.ShapingMeasured:
+		return "the backend is slow; frames wait in the guest's queueing discipline"
+	case netfront.ShapingRefused:
+		return "no: " + s.Reason
+	case netfront.ShapingOff:
+		return "off"
+	}
+	return ""
+}
+
+func millis(seconds float64) string { return fmt.Sprintf("%.0f ms", 1000*seconds) }
+
+// bitRate is so many bytes a second in bits.
+func bitRate(bytes uint64) string {
+	bits := 8 * float64(bytes)
+	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {
+		if bits < 1000 {
+			return fmt.Sprintf("%.3g %s", bits, unit)
+		}
+		bits /= 1000
+	}
+	return fmt.Sprintf("%.3g Gbit/s", bits)
+}
