@@ -109,7 +109,7 @@ func TestExamplesOfAddressesAreInThePackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, folder := range []string{"networkd", "ifupdown", "NetworkManager"} {
+	for _, folder := range []string{"networkd", "ifupdown", "NetworkManager", "netplan", "dhcpcd"} {
 		files, err := filepath.Glob("../../deploy/" + folder + "/*")
 		if err != nil || len(files) == 0 {
 			t.Errorf("no example in deploy/%s: %v", folder, err)

@@ -58,21 +58,109 @@ func asStatic(t *testing.T, example string) string {
 	return writeFile(t, filepath.Join(t.TempDir(), "60-xnf.network"), strings.Join(lines, ""))
 }
 
-func TestBootWithAddressesOfTheExampleForNetworkdDoesNotWaitForABackend(t *testing.T) {
+// online starts a daemon whose backend is not there, and networkd with a file, and wants
+// these addresses when the boot can go on.
+func online(t *testing.T, file string, want ...string) {
+	t.Helper()
 	dir := systemdPrograms(t)
 	if _, err := exec.LookPath("unshare"); err != nil {
 		t.Skip(err)
 	}
 	m := newMachine(t, xensim.Options{}, 0)
-	d := m.start("--vif", "0") // its backend is not there: no carrier
+	d := m.start("--vif", "0")
 	d.await("READY=1")
 	said := filepath.Join(t.TempDir(), "networkd")
-	out, err := m.command("unshare", "--mount", "bash", "-c", networkd, "bash", asStatic(t, "../../deploy/networkd/60-xnf.network"), dir, said)
+	out, err := m.command("unshare", "--mount", "bash", "-c", networkd, "bash", file, dir, said)
 	if err != nil {
 		log, _ := os.ReadFile(said)
 		t.Fatalf("%v: %s\nnetworkd says:\n%s", err, out, log)
 	}
-	if got, want := m.addresses("xnf0"), []string{"192.0.2.10/24", "2001:db8::10/64"}; !slices.Equal(got, want) {
+	if got := m.addresses("xnf0"); !slices.Equal(got, want) {
 		t.Errorf("addresses %s, want %s", got, want)
+	}
+}
+
+func TestBootWithAddressesOfTheExampleForNetworkdDoesNotWaitForABackend(t *testing.T) {
+	online(t, asStatic(t, "../../deploy/networkd/60-xnf.network"), "192.0.2.10/24", "2001:db8::10/64")
+}
+
+func TestAddressesOfTheExampleForNetplanComeWithoutACarrier(t *testing.T) {
+	if _, err := exec.LookPath("netplan"); err != nil {
+		t.Skip("needs netplan")
+	}
+	text, err := os.ReadFile("../../deploy/netplan/60-xnf.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(root+"/etc/netplan", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, root+"/etc/netplan/60-xnf.yaml", string(text))
+	if out, err := exec.Command("netplan", "generate", "--root-dir", root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	made := root + "/run/systemd/network/10-netplan-xnf0.network"
+	b, err := os.ReadFile(made)
+	if err != nil || !strings.Contains(string(b), "RequiredForOnline=no\n") {
+		t.Fatalf("%v: %s", err, b)
+	}
+	// wait-online waits for one link at least, and here there is no other.
+	file := writeFile(t, filepath.Join(root, "x.network"), strings.Replace(string(b), "RequiredForOnline=no\n", "RequiredForOnline=no-carrier\n", 1))
+	online(t, file, "192.0.2.10/24")
+}
+
+// dhcpcd has a /run of its own.
+const dhcpcd = `set -e
+mount -t tmpfs tmpfs /run
+mkdir /run/dhcpcd
+mount -t sysfs -o ro sysfs /sys
+dhcpcd -B -f "$1" xnf0 2>"$2" & pid=$!
+trap 'kill $pid; wait $pid || true' EXIT
+until ip -4 addr show dev xnf0 | grep -q inet; do kill -0 $pid; sleep 0.1; done
+ip -4 -o addr show dev xnf0`
+
+func TestAddressOfTheExampleForDhcpcdComesWithoutACarrier(t *testing.T) {
+	if _, err := exec.LookPath("dhcpcd"); err != nil {
+		t.Skip("needs dhcpcd")
+	}
+	m := newMachine(t, xensim.Options{}, 0)
+	d := m.start("--vif", "0")
+	d.await("READY=1")
+	example, err := filepath.Abs("../../deploy/dhcpcd/xnf0.conf") // it changes its directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := filepath.Join(t.TempDir(), "dhcpcd")
+	out, err := m.command("timeout", "30", "unshare", "--mount", "bash", "-c", dhcpcd, "bash", example, said)
+	if err != nil || !strings.Contains(out, "inet 192.0.2.10/24") {
+		log, _ := os.ReadFile(said)
+		t.Errorf("%v: %s\ndhcpcd says:\n%s", err, out, log)
+	}
+}
+
+// udev tells what the rules of the package do with the TAP where Qubes' unit is, and is not.
+const udev = `set -e
+mount -t sysfs -o ro sysfs /sys
+mount -t tmpfs tmpfs /usr/lib/udev/rules.d
+cp "$1" /usr/lib/udev/rules.d/60-xnetfrontd.rules
+mount -t tmpfs tmpfs /usr/lib/systemd/system
+[ -z "$2" ] || touch "/usr/lib/systemd/system/$2"
+udevadm test --action=add /sys/class/net/xnf0`
+
+func TestUdevStartsQubesUnitForTheTAPWhereThereIsOne(t *testing.T) {
+	for _, program := range []string{"udevadm", "unshare"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	m := newMachine(t, xensim.Options{}, 0)
+	d := m.start("--vif", "0")
+	d.await("READY=1")
+	for unit, want := range map[string]bool{"qubes-network-uplink@.service": true, "": false} {
+		out, err := m.command("unshare", "--mount", "bash", "-c", udev, "bash", "../../deploy/udev/60-xnetfrontd.rules", unit)
+		if got := strings.Contains(out, "SYSTEMD_WANTS=qubes-network-uplink@xnf0.service"); err != nil || got != want {
+			t.Errorf("with %q: started %v, %v:\n%s", unit, got, err, out)
+		}
 	}
 }

@@ -29,8 +29,10 @@ cat >"$work/files" <<'END'
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/60-xnf.network
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/NetworkManager/60-xnf.conf
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/NetworkManager/xnf0.nmconnection
+-rw-r--r-- ./usr/share/doc/xnetfrontd/examples/dhcpcd/xnf0.conf
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/grafana/xnetfrontd.json
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/ifupdown/xnf0
+-rw-r--r-- ./usr/share/doc/xnetfrontd/examples/netplan/60-xnf.yaml
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/prometheus/prometheus.yml
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/prometheus/xnetfrontd.rules.yml
 -rw-r--r-- ./usr/share/doc/xnetfrontd/third-party-notices
