@@ -15,6 +15,9 @@ type pacer struct {
 	calm    int     // samples in a row in which none did, though the rate was used
 	unused  int     // samples in a row in which the rate was not used
 	ceiling float64 // the rate at which bytes began to stay, the last time
+	first   float64 // bytes that stayed then
+	last    float64 // bytes that stayed at the last sample
+	kept    float64 // bytes that stay at any rate: somebody behind the backend keeps them
 	began   float64 // without a limit: what the backend did when holding back began
 }
 
@@ -23,21 +26,29 @@ type paceSample struct {
 	time time.Duration
 	sent uint64 // bytes of frames put on the ring
 	low  uint32 // least bytes that were on the ring once responses had been taken
+	full bool   // the ring is more than half full
 }
 
 const (
 	// paceFirst is where a pacer with a limit begins, as a share of it. Netback measures
 	// its period in jiffies, so that with 250 Hz 50 ms are 52: the guest gets 0.96 of it.
 	paceFirst = 0.95
-	// paceLeast and paceMost bound a pacer with a limit, as shares of it. At 100 Hz a
-	// period of 50 ms gets 0.83 of it.
-	paceLeast, paceMost = 0.75, 1.0
+	// paceLeast and paceMost bound a pacer, as shares of the limit, or of what it began with.
+	paceLeast, paceMost = 0.1, 1.0
 	// paceDown is by what the rate falls in each sample in which bytes stay, from the second
 	// in a row on, since a busy backend is late now and then. It grows by paceFar below what
 	// it had before it fell, and by paceUp and paceNear the nearer it comes to that; above
 	// it, and after paceSure calm samples, by paceFar again.
 	paceDown, paceUp, paceNear, paceFar = 0.97, 1.001, 1.0002, 1.01
 	paceSure                            = 50
+	// paceFull is by what it falls while the ring is more than half full.
+	paceFull = 0.9
+	// paceShrinks is what is left of bytes that go fast enough, from one sample to the next:
+	// the rate does not fall further then.
+	paceShrinks = 0.95
+	// paceKept is after how many samples bytes that stay, however low the rate, are taken
+	// for frames that somebody behind the backend keeps. A lower rate takes away all others.
+	paceKept = 30
 	// paceFrames is how many bytes may stay in any case: three super-frames on a vif with a
 	// low rate. With fewer, a backend that answers each frame when the next one comes would
 	// seem slow.
@@ -65,11 +76,13 @@ func (p *pacer) look(s paceSample) float64 {
 	if p.limit == 0 {
 		stays = paceSlow
 	}
-	waits := s.sent > 0 && float64(s.low) > max(paceFrames, p.carried*stays.Seconds())
+	low := float64(s.low)
+	p.kept = min(p.kept, low)
+	waits := s.sent > 0 && low-p.kept > max(paceFrames, p.carried*stays.Seconds())
 	if !waits {
 		p.waiting = 0
 	} else if p.waiting++; p.waiting == 1 && p.rate > 0 {
-		p.ceiling = p.rate
+		p.ceiling, p.first = p.rate, low
 	}
 	switch {
 	case p.rate == 0:
@@ -78,16 +91,23 @@ func (p *pacer) look(s paceSample) float64 {
 			p.began = p.rate
 		}
 	case waits:
-		if p.waiting > 1 {
+		p.calm, p.unused = 0, 0
+		switch {
+		case low < paceShrinks*p.last:
+		case s.full:
+			p.rate *= paceFull
+		case p.waiting > paceKept && low > 0.9*p.first:
+			p.kept, p.rate, p.waiting = low, p.ceiling, 0
+		case p.waiting > 1:
 			p.rate *= paceDown
 		}
-		p.calm, p.unused = 0, 0
 	case p.carried > 0.8*p.rate:
 		p.rate *= p.growth()
 		p.calm, p.unused = p.calm+1, 0
 	default:
 		p.unused++
 	}
+	p.last = low
 	p.bound()
 	return p.rate
 }
@@ -108,20 +128,15 @@ func (p *pacer) growth() float64 {
 }
 
 // bound keeps the rate where it makes sense. A pacer without a limit ends when it is not
-// used, or when the backend has become fast. It does not fall below half of what it began
-// with at once: what stays on the ring may be frames that somebody behind the backend
-// keeps, which no lower rate takes away.
+// used, or when the backend has become fast.
 func (p *pacer) bound() {
 	switch {
 	case p.limit > 0:
 		p.rate = min(max(p.rate, paceLeast*p.limit), paceMost*p.limit)
 	case p.rate == 0:
 	case p.unused > paceRelease || p.rate > paceGrown*p.began:
-		*p = pacer{carried: p.carried}
-	case p.rate < p.began/2:
-		p.rate = p.began / 2
-		if p.waiting >= 5*pacePatience {
-			p.began, p.waiting = p.rate, 0
-		}
+		*p = pacer{carried: p.carried, kept: p.kept}
+	default:
+		p.rate = max(p.rate, paceLeast*p.began)
 	}
 }

@@ -218,7 +218,8 @@ func (s *shaping) look() {
 	busy := false
 	for i, p := range s.pairs {
 		sent := p.tx.published[cBytes].Load()
-		x := paceSample{time: took, sent: sent - s.sent[i], low: p.tx.ages.takeLow()}
+		h := p.tx.ring.Header()
+		x := paceSample{time: took, sent: sent - s.sent[i], low: p.tx.ages.takeLow(), full: h.ReqProd-h.RspProd > p.tx.ring.Size()/2}
 		s.sent[i] = sent
 		busy = busy || x.sent > 0
 		if took > 5*shapingLook {
