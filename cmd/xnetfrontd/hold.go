@@ -31,7 +31,7 @@ func (c *holdCmd) Help() string {
 one ended: after a restart, an upgrade, or a crash. It touches none of them.
 A stop (SIGTERM, SIGINT) ends it only when it holds nothing, which is so after the
 daemon was stopped. What is parked in it, after the guest was restored from a save, it
-holds until the guest is off: letting go of that crashes the guest's kernel.`
+holds until the guest is off, as Linux cannot release it.`
 }
 
 func (c *holdCmd) Run(streams) error {

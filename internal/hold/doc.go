@@ -12,10 +12,9 @@
 //
 // # Parked bundles
 //
-// After a save and restore or a migration of the guest, the last close of an old
-// event-channel descriptor is a kernel BUG (evtchn_release in drivers/xen/evtchn.c:
-// the port has no interrupt any more), and so is the exit of the last process that has
-// one. Such bundles are parked: the holder keeps them for ever, under an identifier of
+// After a save and restore or a migration of the guest, Linux cannot release the event
+// channels of before (docs/kernel-bugs), so that their descriptors must stay open until
+// the guest is off. Such bundles are parked: the holder keeps them for ever, under an identifier of
 // their own, so that their key is free for what replaces them. They can be listed and
 // fetched, but not replaced or dropped.
 //

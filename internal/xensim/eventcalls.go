@@ -63,7 +63,7 @@ func (f *eventFile) describePeer(number uint32) (reply, error) {
 		return reply{}, err
 	}
 	if p.lost {
-		f.h.bug("notify of", p)
+		f.h.lostPortUse("notify of", p)
 		return reply{}, unix.EINVAL
 	}
 	if p.peer == nil || p.peer.file == nil {

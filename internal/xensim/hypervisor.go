@@ -24,7 +24,8 @@ type hypervisor struct {
 	serial  uint32                  // last generation given to a port's slot, or link
 	noRoom  bool                    // fault: allocations of grants fail
 	renamed map[xen.DomID]xen.DomID // by restores: processes go on under their old number
-	bugs    []string                // done with what was lost at a restore
+
+	lostPortUses []string // of ports that were lost at a restore
 }
 
 // domain is created when its number is first used, and stays.

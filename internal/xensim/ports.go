@@ -115,7 +115,7 @@ func (f *eventFile) bindInterdomain(remote xen.DomID, number xen.Port) (*port, e
 // unbind closes a port of f. Its number is free again unless it is held.
 func (f *eventFile) unbind(p *port) {
 	if p.lost {
-		f.h.bug("unbind of", p)
+		f.h.lostPortUse("unbind of", p)
 	}
 	f.slots[p.slot] = nil
 	p.state().Store(0)

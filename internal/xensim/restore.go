@@ -21,10 +21,9 @@ const lostLink = ^uint64(0)
 // are new ones, with vifs as its network devices (their Frontend is set to as). The
 // domain sees xenstore only before and after.
 //
-// Port numbers are given out again, so that the old EventFiles are poison: in Linux
-// an Unbind or Close of one that has ports is a BUG, and a Notify goes to somebody
-// else. [Server.KernelBugs] lists what was done to them. Pages stay what they are
-// and can be freed, but are granted to nobody.
+// Port numbers are given out again, so that nothing may be done with the old EventFiles
+// but to keep them. [Server.LostPortUses] lists what was done to them all the same.
+// Pages stay what they are and can be freed, but are granted to nobody.
 func (s *Server) Restore(ctx context.Context, dom, as xen.DomID, vifs ...VifConfig) error {
 	if dom == 0 || as == 0 {
 		return errors.New("restore domain 0: it cannot be")
@@ -108,16 +107,15 @@ func (h *hypervisor) restore(dom, as xen.DomID) error {
 	return nil
 }
 
-// bug takes down what would be a BUG in the guest's kernel.
-func (h *hypervisor) bug(what string, p *port) {
-	h.bugs = append(h.bugs, fmt.Sprintf("domain %d: %s port %d, which was lost at a restore", p.d.id, what, p.number))
+// lostPortUse takes down that a port was used that was lost at a restore.
+func (h *hypervisor) lostPortUse(what string, p *port) {
+	h.lostPortUses = append(h.lostPortUses, fmt.Sprintf("domain %d: %s port %d, which was lost at a restore", p.d.id, what, p.number))
 }
 
-// KernelBugs lists what processes did that would have crashed a real guest's kernel
-// or disturbed another's event channel: what they did with ports that were lost at a
-// [Server.Restore]. To exit, as the last process that has them, is such a thing too.
-func (s *Server) KernelBugs() []string {
+// LostPortUses lists what processes did with ports that were lost at a [Server.Restore]
+// and must only be kept. That the last process which has them ends is such a thing too.
+func (s *Server) LostPortUses() []string {
 	s.hypervisor.mu.Lock()
 	defer s.hypervisor.mu.Unlock()
-	return slices.Clone(s.hypervisor.bugs)
+	return slices.Clone(s.hypervisor.lostPortUses)
 }

@@ -43,8 +43,8 @@ func TestRestoredGuestHasNeitherItsChannelsNorItsGrants(t *testing.T) {
 			if m.Live() || p.Bytes()[0] != 9 {
 				t.Error("a lost grant is live, or its page has changed")
 			}
-			if bugs := s.KernelBugs(); len(bugs) != 1 {
-				t.Errorf("bugs: %q", bugs)
+			if uses := s.LostPortUses(); len(uses) != 1 {
+				t.Errorf("uses of lost ports: %q", uses)
 			}
 
 			again, err := guest.OpenEvents()
@@ -68,7 +68,7 @@ func TestRestoredGuestHasNeitherItsChannelsNorItsGrants(t *testing.T) {
 			if err := e.Close(); err != nil { // what a daemon must never do
 				t.Fatal(err)
 			}
-			eventually(t, "the close of a lost port is no bug", func() bool { return len(s.KernelBugs()) == 2 })
+			eventually(t, "the close of a lost port is taken down", func() bool { return len(s.LostPortUses()) == 2 })
 		})
 	}
 }

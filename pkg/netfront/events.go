@@ -122,12 +122,12 @@ const (
 	EventReduced = "751d5fc2156f4af7b0622d4a15cdce1e"
 
 	// EventParked: After a restore or a migration the holder keeps the event channels of
-	// before: to close them would crash the guest's kernel.
+	// before, which Linux cannot release.
 	EventParked = "0b9716b94a4d4e27ac0bb076d9842d14"
 
 	// EventNotParked: After a restore or a migration, and there is no holder to keep the
-	// event channels of before: this process keeps them, and when it ends, the guest's
-	// kernel reports a bug or crashes.
+	// event channels of before: this process keeps them, and must not end before the guest
+	// does.
 	EventNotParked = "d8607b3091d14291adef2fe0385a0bc7"
 
 	// EventDisconnected: The connection ended, or did not come about, for the reason in

@@ -53,9 +53,8 @@ func (s *session) mark(ctx context.Context, st xenstore.Operations) error {
 const markerTimeout = time.Second
 
 // restored tells whether the guest was saved and restored, or has migrated, since a
-// session left its marker: then its event channels are dead, and the last close of their
-// descriptors would be a BUG in the guest's kernel (drivers/xen/evtchn.c). It is
-// true when that cannot be found out.
+// session left its marker: then its event channels are dead, and their descriptors are
+// never given up (docs/kernel-bugs). It is true when that cannot be found out.
 func restored(s xen.Store, marker, nonce string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), markerTimeout)
 	defer cancel()

@@ -66,8 +66,8 @@ func (d eventDevice) Adopt(fd int) (EventFile, error) {
 //
 // Nothing closes it but Close. Whoever learns that the guest was saved and restored
 // must not call that, nor Unbind, nor Notify: the ports are dead, their numbers may
-// be somebody else's by now, and releasing them is a BUG in the kernel
-// (evtchn_unbind_from_user finds no irq). The descriptor is then kept open for ever.
+// be somebody else's by now, and Linux cannot release them (docs/kernel-bugs). The
+// descriptor is then kept open for ever.
 type Evtchn struct {
 	// mu keeps Notify, which any goroutine may call, from using a number that Close
 	// has given back. The owner's own calls need no lock.

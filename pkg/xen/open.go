@@ -46,8 +46,8 @@ func Open() (*Guest, error) {
 
 // openDevice opens a device of drivers/xen as a raw descriptor, non-blocking and
 // closed on exec. Raw, since an os.File closes its descriptor when it is collected
-// as garbage, and closing one of these at the wrong moment ends grants in use, or,
-// after a save and restore of the guest, crashes its kernel (evtchn_release).
+// as garbage, and closing one of these at the wrong moment ends grants in use, or
+// gives up event channels that must be kept after a save and restore of the guest.
 func openDevice(path, module string) (int, error) {
 	for {
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

@@ -158,7 +158,7 @@ type EventFile interface {
 	Handle() (fd int, err error)
 	// Close closes the descriptor, and all its ports unless another process has the
 	// descriptor too. It must not be the last to close it after the guest was saved
-	// and restored: the ports are dead then, and releasing them is a BUG in Linux
-	// (drivers/xen/evtchn.c, evtchn_unbind_from_user).
+	// and restored: the ports are dead then, and Linux cannot release them
+	// (docs/kernel-bugs).
 	Close() error
 }

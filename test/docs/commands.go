@@ -29,7 +29,7 @@ var programs = []string{
 
 // Pages are the pages of documentation under root that are for users: README.md and
 // docs/*.md, but for the transcript docs/walkthrough.md, in which what is typed has other
-// prompts. Drafts for other projects, in docs/kernel-bugs, are not for users.
+// prompts. Drafts for other projects, in docs/kernel-bugs, have no commands.
 func Pages(root string) ([]string, error) {
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {

@@ -134,10 +134,10 @@ func guestIsRestored(t *testing.T, p programs) {
 		toGuest.awaitMore(10_000)
 		within(t, "restored, longest silence of "+fromGuest.name, fromGuest.longest(), 2*time.Second)
 		within(t, "restored, longest silence of "+toGuest.name, toGuest.longest(), 2*time.Second)
-		w.noBugs()
+		w.lostPortsAreKept()
 		if round == 1 {
 			d = w.restart(d, p.plain)
-			w.noBugs()
+			w.lostPortsAreKept()
 		}
 	}
 	if w.sound().IfIndex != index {
@@ -147,5 +147,5 @@ func guestIsRestored(t *testing.T, p programs) {
 	toGuest.finish()
 	d.end(unix.SIGTERM)
 	w.wantNothingLeft(3)
-	w.noBugs() // neither by the stop nor by the exit
+	w.lostPortsAreKept() // neither by the stop nor by the exit
 }

@@ -306,13 +306,14 @@ func (w *world) stop(p *process) {
 	w.wantNothingLeft(0)
 }
 
-// noBugs checks that no event channel from before a restore was unbound or closed. To
-// notify one can happen until the daemon hears of the restore, and is a spurious event.
-func (w *world) noBugs() {
+// lostPortsAreKept checks that no event channel from before a restore was unbound or
+// closed. To notify one can happen until the daemon hears of the restore, and is a
+// spurious event.
+func (w *world) lostPortsAreKept() {
 	w.t.Helper()
-	for _, b := range w.server.KernelBugs() {
-		if !strings.Contains(b, "notify of port") {
-			w.t.Errorf("bug in the guest's kernel: %s", b)
+	for _, use := range w.server.LostPortUses() {
+		if !strings.Contains(use, "notify of port") {
+			w.t.Errorf("a port was not only kept: %s", use)
 		}
 	}
 }
