@@ -42,7 +42,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"rotation of nothing", []string{"capture", "0", "-w", "f", "-W", "3"}, "-W 3: how many files needs -C, how large they get, or -G, how long they go on"},
 		{"rotation of a pipe", []string{"capture", "0", "-w", "-", "-C", "3"}, "-w -: the standard output is one file: -C and -G need a name"},
 		{"rotation too fast", []string{"capture", "0", "-w", "f", "-G", "1ms"}, "-G 1ms: expected a second or more"},
-		{"files below zero", []string{"capture", "0", "-w", "f", "-C=-1"}, "-C -1: expected a whole number of million bytes"},
+		{"files below zero", []string{"capture", "0", "-w", "f", "--file-size=-1"}, "-C -1: expected a whole number of million bytes"},
 		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, disable in [vif]"},
 		{"wrong value", []string{"check", "--config", badValue}, badValue + ":4: vif.queues = 'four': expected a whole number from 0 (one for each CPU) to 64"},
 		{"level over a good file", []string{"run", "--config", good, "--log-level", "x"}, `command line: log.level = "x": expected one of debug, info, warn, error`},
