@@ -40,7 +40,7 @@ type Device struct {
 	id    identity
 	mtu   int // that the TAP was given last
 
-	stallAfter time.Duration // see the constant; another one in tests
+	everySecond func() (ticks <-chan time.Time, stop func()) // another one in tests
 
 	left     *legacy // by another process; nil once it was looked at
 	leftLink bool    // the TAP goes to the next process
@@ -80,7 +80,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	cfg.MTU = cfg.mtu(id)
-	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU, stallAfter: stallAfter}
+	d := &Device{cfg: cfg, guest: guest, id: id, mtu: cfg.MTU, everySecond: everySecond}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err

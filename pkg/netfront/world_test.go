@@ -55,8 +55,7 @@ type worldConfig struct {
 	front   Config
 	prepare func(v *netback.Vif) // before the Device runs
 	offline bool                 // no backend driver at all
-	// patience is the watchdog's; 0: as in a real Device
-	patience time.Duration
+	seconds chan time.Time       // the Device's clock; nil: the machine's
 }
 
 func features(f func(*Features)) Features {
@@ -123,8 +122,8 @@ func (w *world) begin() {
 	w.check(err)
 	w.dev, err = Open(w.deadline(), w.front.Guest(), w.config.front)
 	w.check(err)
-	if w.config.patience != 0 {
-		w.dev.stallAfter = w.config.patience
+	if c := w.config.seconds; c != nil {
+		w.dev.everySecond = func() (<-chan time.Time, func()) { return c, func() {} }
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	dev := w.dev
