@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
@@ -317,9 +318,7 @@ var markPrefix = []byte{0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}
 // the end that no descriptor and no goroutine is left.
 func enterNamespace(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: the test makes network namespaces and TAPs")
-	}
+	needs.Root(t)
 	runtime.LockOSThread()
 	old, err := netns.Get()
 	if err != nil {
