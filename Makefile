@@ -29,6 +29,10 @@ test: check-go check-cc check-root ## go vet and every test, with the race detec
 	go vet ./...
 	CGO_ENABLED=1 go test -race -count=1 -timeout 9m ./...
 
+.PHONY: test-unit
+test-unit: check-go ## the tests that need no root, no TAP and no C compiler, for everybody; says what was left out
+	@test/unit.sh
+
 .PHONY: bench
 bench: check-go check-root ## compare with veth and a plain forwarder on this machine (BENCH="-pairs 20")
 	go run ./test/bench $(BENCH)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
@@ -74,9 +75,7 @@ func (m *machine) addresses(name string) []string {
 // The example for ifupdown, used as Debian does. ifup fails on IPv6 without a carrier if
 // it waits until the address is known to be nobody else's.
 func TestAddressesOfTheExampleForIfupdownComeWithoutACarrierAndOutliveIt(t *testing.T) {
-	if _, err := exec.LookPath("ifup"); err != nil {
-		t.Skip("needs ifupdown")
-	}
+	needs.Program(t, "ifup")
 	const example = "../../deploy/ifupdown/xnf0"
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
 	d := m.start("--vif", "0") // its backend is not there yet: no carrier

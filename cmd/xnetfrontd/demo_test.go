@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // startDemo starts the demo with a directory of its own for temporary files. The
 // returned output grows while it runs.
 func startDemo(t *testing.T, args ...string) (cmd *exec.Cmd, out *output, tmp string) {
 	t.Helper()
-	needRoot(t)
+	needs.Root(t)
 	cmd = program(append([]string{"demo"}, args...)...)
 	tmp, err := os.MkdirTemp("", "d") // short: socket paths are below it
 	if err != nil {

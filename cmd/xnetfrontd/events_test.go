@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // eventSources are where the constants of events are.
@@ -169,9 +171,7 @@ func logged(node ast.Node) (name, level string) {
 }
 
 func TestJournalctlReadsTheCatalog(t *testing.T) {
-	if _, err := exec.LookPath("journalctl"); err != nil {
-		t.Skip(err)
-	}
+	needs.Program(t, "journalctl")
 	catalog, err := os.ReadFile("../../deploy/catalog/xnetfrontd.catalog")
 	if err != nil {
 		t.Fatal(err)

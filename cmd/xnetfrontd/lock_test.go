@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 func TestLockThatRootMakesIsOneThatTheDirectorysUserCanTake(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	const uid, gid = 65534, 65533
 	dir := t.TempDir()
 	if err := os.Chown(dir, uid, gid); err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/journal"
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // unit is a program whose standard error is journald's, as that of a unit is. It has a
@@ -27,7 +28,7 @@ type unit struct {
 
 func newUnit(t *testing.T, args ...string) *unit {
 	t.Helper()
-	needRoot(t)
+	needs.Root(t)
 	dir := t.TempDir()
 	if err := os.Mkdir(dir+"/journal", 0o755); err != nil {
 		t.Fatal(err)
@@ -118,7 +119,7 @@ func TestAUnitLogsToTheJournal(t *testing.T) {
 
 func TestWithoutAJournalTheLogIsOnStandardError(t *testing.T) {
 	if _, err := os.Stat(journal.DefaultSocket); err == nil {
-		t.Skip("this machine has a journal")
+		needs.LeaveOut(t, "a machine without a journal")
 	}
 	o := runProgram(t, program("run", "--vif", "0", "--xen", filepath.Join(t.TempDir(), "none"), "--log-format", "journal"))
 	first, rest, _ := strings.Cut(o.errOut, "\n")

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/netspace"
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
@@ -41,7 +42,7 @@ type machine struct {
 // newMachine has the given vifs and no backend.
 func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *machine {
 	t.Helper()
-	needRoot(t)
+	needs.Root(t)
 	m := &machine{t: t, dir: t.TempDir()}
 	opts.Dir = m.dir
 	var err error

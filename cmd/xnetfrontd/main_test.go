@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // What a process that this test binary starts of itself is to be.
@@ -80,9 +82,7 @@ func writeFile(t *testing.T, path, text string) string {
 
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces and TAPs need root")
-	}
+	needs.Root(t)
 }
 
 func TestVersionNamesTheProgram(t *testing.T) {

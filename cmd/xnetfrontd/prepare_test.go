@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -110,7 +111,7 @@ func TestPrepareOutsideXenPointsToTheDemo(t *testing.T) {
 }
 
 func TestGroupGetsTheDevicesAndUnknownGroupIsNamed(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	k := newFakeKernel(t, true)
 	k.must(os.Mkdir(k.sys.dev+"/xen", 0o755))
 	p, out := prepareOn(k)
@@ -133,7 +134,7 @@ func TestGroupGetsTheDevicesAndUnknownGroupIsNamed(t *testing.T) {
 }
 
 func TestUserGetsWhatRootsDaemonLeftAndNothingElse(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	const uid = 65534
 	k := newFakeKernel(t, true)
 	k.must(os.Mkdir(k.sys.dev+"/xen", 0o755))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
@@ -182,9 +183,9 @@ func TestUserWithoutPermissionIsToldWhatIsMissing(t *testing.T) {
 // asNobody is the program run by a plain user, from a copy that the user may execute.
 func asNobody(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	needRoot(t)
+	needs.Root(t)
 	if ids, err := os.ReadFile("/proc/self/uid_map"); err != nil || !strings.Contains(string(ids), "4294967295") {
-		t.Skip("a user namespace with one user has nobody without permissions")
+		needs.LeaveOut(t, "more users than its user namespace has")
 	}
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {

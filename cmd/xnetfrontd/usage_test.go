@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/controlserver"
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
@@ -92,7 +93,7 @@ func TestCommandsWithoutADaemonSaySo(t *testing.T) {
 }
 
 func TestCommandsWithoutPermissionSaySo(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	dir, err := os.MkdirTemp("/tmp", "control") // t.TempDir is root's alone
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 func TestHolderThatHoldsNothingEndsWithASignal(t *testing.T) {
@@ -249,9 +251,7 @@ func dialAs(t *testing.T, path string, uid uint32) string {
 }
 
 func TestForeignUsersAreRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be another user")
-	}
+	needs.Root(t)
 	dir := t.TempDir()
 	must(t, errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)))
 	closed := startProcess(t, filepath.Join(dir, "closed"))
@@ -415,9 +415,7 @@ func TestHolderThatCannotBeStartedIsAReason(t *testing.T) {
 }
 
 func TestHolderOfRootHasTheNameThatAShutdownSpares(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root's processes are spared")
-	}
+	needs.Root(t)
 	p := startProcess(t, filepath.Join(t.TempDir(), "s"))
 	argv, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.cmd.Process.Pid))
 	must(t, err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netns"
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
@@ -19,9 +20,7 @@ import (
 // ownNamespace puts the test's thread into a new network namespace until its end.
 func ownNamespace(t testing.TB) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("a TAP and a network namespace need root")
-	}
+	needs.Root(t)
 	runtime.LockOSThread()
 	before, err := netns.Get()
 	if err != nil {

@@ -39,8 +39,8 @@ type Device struct {
 	id    identity
 	set   settings // Run's goroutine's
 
-	stallAfter  time.Duration // see the constant; another one in tests
-	reportEvery time.Duration // the same
+	reportEvery time.Duration                                // see the constant; another one in tests
+	everySecond func() (ticks <-chan time.Time, stop func()) // another one in tests
 
 	left     *legacy // by another process; nil once it was looked at
 	leftLink bool    // the TAP goes to the next process
@@ -82,7 +82,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, guest: guest, id: id, stallAfter: stallAfter, reportEvery: reportEvery}
+	d := &Device{cfg: cfg, guest: guest, id: id, reportEvery: reportEvery, everySecond: everySecond}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err

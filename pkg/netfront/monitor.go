@@ -28,14 +28,9 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 		return fmt.Errorf("watch whether the vif is disabled: %w", err)
 	}
 	defer cable.Close()
-	dog := newWatchdog(pairs, fresh, credit, d.stallAfter, d.log)
-	look := time.NewTicker(dog.every())
-	defer look.Stop()
-	if !attached {
-		look.Stop()
-	}
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
+	dog := newWatchdog(pairs, fresh, credit, d.log)
+	seconds, stop := d.everySecond()
+	defer stop()
 	rebinds := 0
 	for {
 		select {
@@ -43,9 +38,15 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			return ctx.Err()
 		case err := <-failed:
 			return err
-		case <-second.C:
+		case now := <-seconds:
 			d.clock.Add(1)
 			shape.wake()
+			if !attached || !dog.due() {
+				break
+			}
+			if err := dog.look(now); err != nil {
+				return err
+			}
 		case <-shape.fast.C:
 			shape.look()
 		case _, ok := <-rates.Events():
@@ -61,11 +62,6 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			if err := d.announce.took(time.Now(), f); err != nil {
 				return err
 			}
-		case <-look.C:
-			if err := dog.look(time.Now()); err != nil {
-				return err
-			}
-			look.Reset(dog.every())
 		case _, ok := <-b.moveWatch.Events():
 			if !ok {
 				return fmt.Errorf("watch of the vif: %w", b.moveWatch.Err())
@@ -97,16 +93,20 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				if rebinds++; rebinds > maxRebinds {
 					return fmt.Errorf("%w: it was bound anew %d times", errBackendClosed, rebinds)
 				}
-				look.Stop()
 			case attached && !was:
 				if err := d.checkWanted(ctx, b); err != nil {
 					return err
 				}
-				dog = newWatchdog(pairs, true, credit, d.stallAfter, d.log)
-				look.Reset(dog.every())
+				dog = newWatchdog(pairs, true, credit, d.log)
 			}
 		}
 	}
+}
+
+// everySecond ticks once in a second, until stop is called.
+func everySecond() (ticks <-chan time.Time, stop func()) {
+	t := time.NewTicker(time.Second)
+	return t.C, t.Stop
 }
 
 // follow acts on the backend's state while we are Connected. InitWait is a netback

@@ -109,6 +109,13 @@ func (e *fakeEvents) Unmask(xen.Port) error {
 	return nil
 }
 
+// readable tells whether an epoll instance would report the descriptor.
+func (e *fakeEvents) readable() bool {
+	fds := []unix.PollFd{{Fd: int32(e.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return n > 0 || err != nil
+}
+
 // wake makes the descriptor readable.
 func (e *fakeEvents) wake() {
 	b := [8]byte{1}
@@ -133,24 +140,34 @@ func startWorker(t *testing.T, events *fakeEvents, tx *TxQueue, rx *RxQueue) *wo
 // startWorkerOn is startWorker on a file with so many ports.
 func startWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *TxQueue, rx *RxQueue) *worker {
 	t.Helper()
+	w := newWorkerOn(t, events, ports, tx, rx)
+	w.start(func(err error) { t.Error(err) })
+	t.Cleanup(func() {
+		w.tell(controlStop)
+		<-w.done
+	})
+	return w
+}
+
+// newWorkerOn makes a worker on a file with so many ports, for the test to turn or to
+// start.
+func newWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *TxQueue, rx *RxQueue) *worker {
+	t.Helper()
 	w, err := newWorker(events)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := w.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	for range ports {
 		if _, err := w.bind(0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.tx, w.rx = tx, rx
-	w.start(func(err error) { t.Error(err) })
-	t.Cleanup(func() {
-		w.tell(controlStop)
-		<-w.done
-		if err := w.close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return w
 }
 
@@ -191,18 +208,31 @@ func TestPortThatIsRaisedWhileAnotherIsReadIsNotSleptOver(t *testing.T) {
 // port masked because of a storm must take that, too, and come to the time-out that
 // ends the pause.
 func TestStormPauseDoesNotSpinOnALateWakeUp(t *testing.T) {
-	r := newRxRig(t, fullMaps)
 	events := newFakeEvents(t)
-	startWorker(t, events, nil, r.q)
+	w := newWorkerOn(t, events, 1, nil, newRxRig(t, fullMaps).q)
+	turn := func(ready readiness, unmasks int64) (pause time.Duration) {
+		t.Helper()
+		n, pause, err := w.turn(ready)
+		if err != nil || n != nextPark || events.readable() {
+			t.Fatalf("next %v, %v; readable: %v", n, err, events.readable())
+		}
+		if u := events.unmasks.Load(); u != unmasks {
+			t.Fatalf("unmasked %d times, not %d", u, unmasks)
+		}
+		return pause
+	}
 	for i := range int64(stormAfter + 1) {
 		events.pending.Store(true)
 		events.wake()
-		waitFor(t, "the event to be read", func() bool { return events.reads.Load() > i })
+		turn(readyPort, min(i+1, stormAfter))
 	}
-	before, reads := events.unmasks.Load(), events.reads.Load()
 	events.wake() // of an event that was read already
-	waitFor(t, "the late wake-up to be taken", func() bool { return events.reads.Load() > reads })
-	waitFor(t, "the port to be unmasked after the pause", func() bool { return events.unmasks.Load() > before })
+	if pause := turn(readyPort, stormAfter); pause != stormPause<<1 {
+		t.Errorf("a pause of %v", pause)
+	}
+	if pause := turn(readyTimeout, stormAfter+1); pause != 0 {
+		t.Errorf("a pause of %v after the port was unmasked", pause)
+	}
 }
 
 // Linux netback answers a zero-copy frame when its last user lets go of it. With

@@ -39,6 +39,7 @@ type watchdog struct {
 	log      *zap.Logger
 	patience time.Duration // see stallAfter
 	credit   time.Duration // see largestWait
+	wait     time.Duration // until the next look
 	queues   []queueWatch
 }
 
@@ -55,24 +56,30 @@ type queueWatch struct {
 
 // ringWatch is what one ring looked like when something moved last.
 type ringWatch struct {
-	produced, consumed uint32 // responses: the shared word, and ours
-	since              time.Time
+	produced, consumed uint32    // responses: the shared word, and ours
+	since              time.Time // zero before the first look
 	kicked             bool
 }
 
 // newWatchdog watches from now on. Fresh is false for a backend that has been at work
-// before, credit what largestWait says, and least the patience that is enough without.
-func newWatchdog(pairs []*pair, fresh bool, credit, least time.Duration, log *zap.Logger) *watchdog {
-	w := &watchdog{log: log, patience: max(least, 4*credit), credit: credit, queues: make([]queueWatch, len(pairs))}
-	now := time.Now()
+// before, credit what largestWait says.
+func newWatchdog(pairs []*pair, fresh bool, credit time.Duration, log *zap.Logger) *watchdog {
+	w := &watchdog{log: log, patience: max(stallAfter, 4*credit), credit: credit, queues: make([]queueWatch, len(pairs))}
 	for i, p := range pairs {
 		q := &w.queues[i]
-		*q = queueWatch{p: p, last: p.tx.ring.Header(), tx: ringWatch{since: now}, rx: ringWatch{since: now}}
+		*q = queueWatch{p: p, last: p.tx.ring.Header()}
 		if !fresh {
 			q.strike = -1
 		}
 	}
+	w.wait = w.every()
 	return w
+}
+
+// due is called every second and tells whether it is time to look.
+func (w *watchdog) due() bool {
+	w.wait -= time.Second
+	return w.wait <= 0
 }
 
 // every is how often to look.
@@ -82,7 +89,7 @@ func (w *watchdog) every() time.Duration {
 			return firstLook
 		}
 	}
-	return min(laterLook, w.patience/2)
+	return laterLook
 }
 
 // more is for how many looks more a fresh backend is waited for.
@@ -107,6 +114,7 @@ func (w *watchdog) look(now time.Time) error {
 		}
 		w.unanswered(q)
 	}
+	w.wait = w.every()
 	return nil
 }
 
@@ -164,7 +172,7 @@ func (q *queueWatch) fresh(more int) error {
 
 // moves looks at one ring: with work to do, its responses must be produced or consumed.
 func (w *watchdog) moves(q *queueWatch, name string, r *ringWatch, now time.Time, h ring.Header, consumed uint32, busy bool) error {
-	if !busy || h.RspProd != r.produced || consumed != r.consumed {
+	if !busy || r.since.IsZero() || h.RspProd != r.produced || consumed != r.consumed {
 		*r = ringWatch{produced: h.RspProd, consumed: consumed, since: now}
 		return nil
 	}

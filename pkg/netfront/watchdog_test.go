@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -18,28 +19,99 @@ import (
 
 const stalledLine = "nothing moves on a ring: both sides are kicked once"
 
-// newWatchedWorld is a connection that has carried frames, with little patience.
-func newWatchedWorld(t *testing.T) (*world, *observer.ObservedLogs) {
+// watched is a world whose clock the test moves on.
+type watched struct {
+	*world
+	logs    *observer.ObservedLogs
+	seconds chan time.Time
+	now     time.Time
+}
+
+// newWatched is a connection whose backend has proven that it listens.
+func newWatched(t *testing.T) *watched {
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
-	w := newWorld(t, worldConfig{front: Config{Logger: zap.New(core)}, patience: 300 * time.Millisecond})
+	c := make(chan time.Time)
+	w := &watched{newWorld(t, worldConfig{front: Config{Logger: zap.New(core)}, seconds: c}), logs, c, time.Unix(0, 0)}
 	w.connected(1)
-	w.exchange(10, 0)
-	return w, logs
+	// The watchdog is there at the first second that passes. At the next it sees that the
+	// backend has looked, and at the one after that it has looked again.
+	for i := range 3 {
+		w.exchange(10, 10*i)
+		w.eventually("every request to be looked at", func() bool {
+			h := w.pair().tx.ring.Header()
+			return h.Seen() == h.ReqProd && h.RspProd == h.ReqProd
+		})
+		w.pass(2) // that the second one is taken shows that the first is done with
+	}
+	return w
+}
+
+func (w *watched) pair() *pair {
+	w.dev.mu.Lock()
+	defer w.dev.mu.Unlock()
+	return w.dev.view.pairs[0]
+}
+
+// pass lets n seconds pass, while the vif is connected.
+func (w *watched) pass(n int) {
+	w.t.Helper()
+	for range n {
+		w.now = w.now.Add(time.Second)
+		select {
+		case w.seconds <- w.now:
+		case <-w.deadline().Done():
+			w.t.Fatal("nobody looks at the clock")
+		}
+	}
+}
+
+// lines is how often the Device has logged message.
+func (w *watched) lines(message string) int { return w.logs.FilterMessage(message).Len() }
+
+// passUntil lets time pass until cond is true. One second more may pass.
+func (w *watched) passUntil(what string, cond func() bool) {
+	w.t.Helper()
+	w.eventually(what, func() bool {
+		select {
+		case w.seconds <- w.now.Add(time.Second):
+			w.now = w.now.Add(time.Second)
+		default: // the connection has ended, or a look goes on
+		}
+		return cond()
+	})
+}
+
+// passUntilLogged lets time pass until the Device logs message.
+func (w *watched) passUntilLogged(message string) {
+	w.t.Helper()
+	w.passUntil(fmt.Sprintf("the line %q", message), func() bool { return w.lines(message) > 0 })
 }
 
 // An event can be lost. What waits then would wait for ever.
 func TestLostEventStopsRx(t *testing.T) {
-	w, logs := newWatchedWorld(t)
+	w := newWatched(t)
 	w.vif.Faults().Inject(netback.RxMute, netback.Always)
-	w.check(w.port.Send(0, tap.VirtioHeader{}, mark(200, 1)))
-	if _, f := w.receive(markPrefix); !bytes.Equal(f, mark(200, 1)) {
-		t.Error("another frame came")
+	consumed := &w.pair().rx.consumed
+	sent := 0
+	// A frame that is put while the queue still sees to the last event needs none.
+	for w.lines(stalledLine) == 0 {
+		before := consumed.Load()
+		w.check(w.port.Send(0, tap.VirtioHeader{}, mark(200, sent)))
+		sent++
+		w.passUntil("the frame to be taken, or to wait", func() bool {
+			return w.lines(stalledLine) > 0 || consumed.Load() != before
+		})
+	}
+	for i := range sent {
+		if _, f := w.receive(markPrefix); !bytes.Equal(f, mark(200, i)) {
+			t.Errorf("frame %d of %d is another", i, sent)
+		}
 	}
 	w.vif.Faults().Clear()
 	w.exchange(10, 50)
-	if n := logs.FilterMessage(stalledLine).Len(); n != 1 {
-		t.Errorf("%d lines: %v", n, logs.All())
+	if n := w.lines(stalledLine); n != 1 {
+		t.Errorf("%d lines: %v", n, w.logs.All())
 	}
 	if n := w.dev.Status().Connects; n != 1 {
 		t.Errorf("%d connections: a kick was enough", n)
@@ -47,12 +119,13 @@ func TestLostEventStopsRx(t *testing.T) {
 }
 
 func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
-	w, logs := newWatchedWorld(t)
+	w := newWatched(t)
 	w.vif.Faults().Inject(netback.TxIgnore, netback.Always)
 	for i := range 400 {
 		w.send(tap.VirtioHeader{}, mark(100, i))
 	}
-	w.eventually("a new connection", func() bool { return w.dev.Status().Connects >= 2 })
+	w.eventually("a full ring", w.pair().tx.waits.Load)
+	w.passUntilLogged("disconnected")
 	w.vif.Faults().Clear()
 	w.connected(2)
 	w.vif.Kick()
@@ -60,15 +133,13 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 	for !bytes.Equal(w.fromGuest(markPrefix).Frame, mark(70, 1000)) {
 		continue // those that waited in the TAP
 	}
-	if n := logs.FilterMessage(stalledLine).Len(); n != 1 {
-		t.Errorf("%d lines: %v", n, logs.All())
+	if n := w.lines(stalledLine); n != 1 {
+		t.Errorf("%d lines: %v", n, w.logs.All())
 	}
-	if n := w.dev.Status().Ended["stalled"]; n != 1 {
-		t.Errorf("%d connections ended by a stall", n)
+	if n := w.dev.Status().Ended["stalled"]; n != 1 || w.lines("disconnected") != 1 {
+		t.Errorf("%d connections of %d ended by a stall", n, w.lines("disconnected"))
 	}
-	// The next ones can have ended for want of a first sign of life, before the fault was
-	// taken away.
-	if c := logs.FilterMessage("disconnected").All()[0].ContextMap()["cause"]; c != "stalled" {
+	if c := w.logs.FilterMessage("disconnected").All()[0].ContextMap()["cause"]; c != "stalled" {
 		t.Errorf("cause %v", c)
 	}
 }
@@ -76,15 +147,17 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 // While nothing else is sent, a backend that serves nobody shows in nothing else: the state
 // of an unbound netback stays Connected.
 func TestFrameThatIsNeverAnsweredIsNotSaid(t *testing.T) {
-	w, logs := newWatchedWorld(t)
-	w.vif.Faults().HoldTx(5 * time.Second)
+	const line = "the backend does not answer a frame"
+	w := newWatched(t)
+	w.vif.Faults().Inject(netback.TxUnanswered, 1)
 	w.send(tap.VirtioHeader{}, mark(100, 1))
-	w.eventually("a line about it", func() bool { return logs.FilterMessage("the backend does not answer a frame").Len() > 0 })
 	w.fromGuest(markPrefix)
+	w.passUntilLogged(line)
+	w.pass(60)
 	if n := w.dev.Status().Connects; n != 1 {
 		t.Errorf("%d connections", n)
 	}
-	if n := logs.FilterMessage("the backend does not answer a frame").Len(); n != 1 {
+	if n := w.lines(line); n != 1 {
 		t.Errorf("it was said %d times", n)
 	}
 }
@@ -92,15 +165,16 @@ func TestFrameThatIsNeverAnsweredIsNotSaid(t *testing.T) {
 // A frame whose answer is late, with room for more, is no reason to act: netback holds
 // it for a receiver that is slow.
 func TestLateAnswerEndsTheConnection(t *testing.T) {
-	w, logs := newWatchedWorld(t)
+	w := newWatched(t)
 	w.vif.Faults().HoldTx(1500 * time.Millisecond)
 	w.send(tap.VirtioHeader{}, mark(100, 1))
+	w.pass(60)
 	if r := w.fromGuest(markPrefix); !bytes.Equal(r.Frame, mark(100, 1)) {
 		t.Error("another frame came")
 	}
 	w.vif.Faults().Clear()
-	if n := logs.FilterMessage(stalledLine).Len(); n != 0 || w.dev.Status().Connects != 1 {
-		t.Errorf("%v; status %+v", logs.All(), w.dev.Status())
+	if n := w.lines(stalledLine); n != 0 || w.dev.Status().Connects != 1 {
+		t.Errorf("%v; status %+v", w.logs.All(), w.dev.Status())
 	}
 }
 
@@ -117,8 +191,8 @@ func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
 		if credit != want {
 			t.Errorf("rate %q: %v, want %v", rate, credit, want)
 		}
-		w := newWatchdog(nil, true, credit, time.Second, nil)
-		if w.patience != max(time.Second, 4*want) || w.more() != int(want.Seconds()) {
+		w := newWatchdog(nil, true, credit, nil)
+		if w.patience != max(stallAfter, 4*want) || w.more() != int(want.Seconds()) {
 			t.Errorf("rate %q: patience %v, %d looks more", rate, w.patience, w.more())
 		}
 	}
@@ -144,7 +218,7 @@ func newFreshRig(t *testing.T) *freshRig {
 
 // attach has the watchdog begin.
 func (r *freshRig) attach(p *pair) {
-	r.watch = newWatchdog([]*pair{p}, true, 0, time.Second, nil).queues[0]
+	r.watch = newWatchdog([]*pair{p}, true, 0, nil).queues[0]
 }
 
 // send publishes one frame more.

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
@@ -55,10 +56,9 @@ type worldConfig struct {
 	front   Config
 	prepare func(v *netback.Vif) // before the Device runs
 	offline bool                 // no backend driver at all
-	// patience is the watchdog's; 0: as in a real Device
-	patience time.Duration
 	// often is how often the Device looks for addresses; 0: as in a real one
-	often time.Duration
+	often   time.Duration
+	seconds chan time.Time // the Device's clock; nil: the machine's
 }
 
 func features(f func(*Features)) Features {
@@ -125,8 +125,8 @@ func (w *world) begin() {
 	w.check(err)
 	w.dev, err = Open(w.deadline(), w.front.Guest(), w.config.front)
 	w.check(err)
-	if w.config.patience != 0 {
-		w.dev.stallAfter = w.config.patience
+	if c := w.config.seconds; c != nil {
+		w.dev.everySecond = func() (<-chan time.Time, func()) { return c, func() {} }
 	}
 	if w.config.often != 0 {
 		w.dev.reportEvery = w.config.often
@@ -323,9 +323,7 @@ var markPrefix = []byte{0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}
 // the end that no descriptor and no goroutine is left.
 func enterNamespace(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: the test makes network namespaces and TAPs")
-	}
+	needs.Root(t)
 	runtime.LockOSThread()
 	old, err := netns.Get()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // enterNamespace puts the test's goroutine, and nothing else, into a new network
@@ -19,9 +21,7 @@ import (
 // behind. It is called first, so that its cleanup runs last.
 func enterNamespace(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: the test makes network namespaces and TAPs")
-	}
+	needs.Root(t)
 	runtime.LockOSThread()
 	before, err := netns.Get()
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 func TestGntallocRequestsAreTheKernels(t *testing.T) {
@@ -96,9 +98,7 @@ func TestRaiseLimitWithoutTheModuleCreatesNoFile(t *testing.T) {
 
 // A sandbox shows /sys read-only; a daemon that meets it must be told "not allowed".
 func TestRaiseLimitOnReadOnlySysIsErrPermission(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount a read-only directory")
-	}
+	needs.Root(t)
 	g := newFakeGntalloc(t, "1024\n")
 	dir := t.TempDir()
 	result := make(chan error)

@@ -2,19 +2,17 @@ package main
 
 import (
 	"errors"
-	"os"
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"golang.org/x/sys/unix"
 )
 
 // testBed is a bed without xnetfrontd, which its own tests cover: built, it would take
 // longer than all of these.
 func testBed(t *testing.T) *bed {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
+	needs.Root(t)
 	b := &bed{seconds: 50 * time.Millisecond}
 	t.Cleanup(func() {
 		if err := b.close(); err != nil {

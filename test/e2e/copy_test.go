@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // build builds the program into a folder of the test.
@@ -27,9 +29,6 @@ func build(t *testing.T, args ...string) string {
 // at both ends and fails if they differ.
 func copyBothWays(t *testing.T, bin, size string, limit time.Duration, args ...string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: the demo makes network namespaces and TAPs")
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, append([]string{"demo", "--size", size}, args...)...)
@@ -52,6 +51,7 @@ func copyBothWays(t *testing.T, bin, size string, limit time.Duration, args ...s
 // TestCopiesOfOneGiBAreEqual copies 1 GiB each way under every agreement that
 // changes how frames are made. The limit is ten times what the slowest needs here.
 func TestCopiesOfOneGiBAreEqual(t *testing.T) {
+	needs.Root(t)
 	size := "1GiB"
 	if testing.Short() {
 		size = "64MiB"
@@ -76,6 +76,8 @@ func TestCopiesOfOneGiBAreEqual(t *testing.T) {
 // The program under the race detector, for what goroutines share in it; granted
 // memory of another process is not seen.
 func TestProgramHasNoDataRace(t *testing.T) {
+	needs.Root(t)
+	needs.Root(t)
 	bin := build(t, "-race")
 	copyBothWays(t, bin, "128MiB", 5*time.Minute, "--queues", "2")
 }

@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // programs are builds of xnetfrontd.
@@ -48,9 +50,7 @@ func build(t *testing.T) programs {
 
 // TestNothingIsLost has everything in it, since all of it stands on the same builds.
 func TestNothingIsLost(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces and TAPs need root")
-	}
+	needs.Root(t)
 	p := build(t)
 	for _, c := range []struct {
 		name string

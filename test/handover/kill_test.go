@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // lossBound is what one process can have in its hands of one queue in one direction:
@@ -60,7 +62,7 @@ func killsUnderPackets(t *testing.T, p programs) { kills(t, p, p.plain, newKille
 
 func killsOfRaced(t *testing.T, p programs) {
 	if p.raced == "" {
-		t.Skip("only where the test itself has the race detector")
+		needs.LeaveOut(t, "the race detector")
 	}
 	kills(t, p, p.raced, newKiller(t, 15, 4))
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
@@ -137,9 +138,7 @@ func asUser(t *testing.T, uid int, f func()) {
 }
 
 func TestUserWhoMayOpenTheSocketMayReadAndNotWrite(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("to be somebody else needs root")
-	}
+	needs.Root(t)
 	d := &daemon{}
 	dir, err := os.MkdirTemp("/tmp", "control") // t.TempDir is root's alone
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 const (
@@ -119,9 +121,7 @@ func TestProgramOfTcpdumpDecides(t *testing.T) {
 	if err != nil || both.Match([]byte(frames["tcp"]), 0) || both.String() != "host 203.0.113.1 and a BPF program" {
 		t.Errorf("%v, %v", both, err)
 	}
-	if _, err := exec.LookPath("tcpdump"); err != nil {
-		t.Skip("tcpdump is not installed here")
-	}
+	needs.Program(t, "tcpdump")
 	for _, expression := range []string{"tcp port 80", "icmp6", "arp host " + ipv4B, "vlan and tcp", "greater 100", "ether[12:2] = 0x88b5", "ip6 protochain 17"} {
 		program, err := exec.Command("tcpdump", "-y", "EN10MB", "-ddd", expression).Output()
 		if err != nil {

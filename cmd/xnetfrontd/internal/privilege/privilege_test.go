@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
@@ -29,9 +30,7 @@ const nobody = 65534
 // the daemon is.
 func startAsUser(t *testing.T, test string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to become another user")
-	}
+	needs.Root(t)
 	dir := t.TempDir()
 	program := filepath.Join(dir, "privilege.test")
 	build := exec.Command("go", "test", "-c", "-o", program, ".")
@@ -205,9 +204,7 @@ func TestTAPIsMadeAndChangedWithNothingInEffectBetweenCalls(t *testing.T) {
 }
 
 func TestRootKeepsItsCapabilities(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	needs.Root(t)
 	_, before := inEffect(t)
 	call, err := Drop()
 	if err != nil {

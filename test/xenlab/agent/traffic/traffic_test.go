@@ -18,6 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // asTool makes the test binary the tools' command line.
@@ -45,9 +47,7 @@ type host struct {
 // fd09::2.
 func pair(t *testing.T) (a, b *host) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
+	needs.Root(t)
 	a, b = newHost(t), newHost(t)
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "eth0"})
 	veth.PeerName, veth.PeerNamespace = "eth0", netlink.NsFd(b.ns)
