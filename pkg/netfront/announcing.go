@@ -37,6 +37,7 @@ type announcer struct {
 	worker *worker          // through which frames go; nil while there is no connection
 	quiet  bool             // what the next look finds was announced by another process
 	left   map[string]int   // rounds that are left, of each frame that is current
+	round  time.Time        // when the next of them is
 	looked time.Time        // when the stations were looked at last
 	at     time.Time        // when to look again; zero: not before a change
 	due    <-chan time.Time // fires at at
@@ -135,12 +136,17 @@ func (a *announcer) took(now time.Time, f found) error {
 	left := map[string]int{}
 	var send [][]byte
 	pending := 0
+	repeat := !now.Before(a.round)
+	if repeat {
+		a.round = now.Add(roundGap)
+	}
 	for _, frame := range announcement(f.stations) {
 		n, known := a.left[string(frame)]
-		if !known && !a.quiet {
+		fresh := !known && !a.quiet
+		if fresh {
 			n = announceRounds
 		}
-		if n > 0 {
+		if n > 0 && (fresh || repeat) {
 			send = append(send, frame)
 			n--
 		}
@@ -155,7 +161,7 @@ func (a *announcer) took(now time.Time, f found) error {
 		a.again = false
 		a.wake(now, now)
 	case pending > 0:
-		a.wake(now, now.Add(roundGap))
+		a.wake(now, a.round)
 	case !a.device.link.HearsOfOthers():
 		a.wake(now, now.Add(elsewhereGap))
 	}

@@ -94,15 +94,24 @@ func (w *world) wantCarried(upper string, wrap func(frame []byte, out bool) []by
 	}
 }
 
-// awaitForwarding waits for the bridge that the TAP is a port of, if it is: Linux lets frames
-// through some time after the port has a carrier.
+// awaitForwarding waits until the ports of bridges and bonds let frames through: Linux enables
+// them some time after they have a carrier, while it holds the lock of all links.
 func (w *world) awaitForwarding() {
 	w.t.Helper()
-	w.eventually("the bridge to forward", func() bool {
-		list, err := w.dev.link.Stations()
+	w.eventually("the ports", func() bool {
+		list, err := netlink.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			return false
+		}
 		w.check(err)
-		return w.link().Attrs().MasterIndex == 0 || len(list) > 1
+		for _, l := range list {
+			if l.Attrs().MasterIndex != 0 && l.Attrs().RawFlags&unix.IFF_RUNNING == 0 {
+				return false
+			}
+		}
+		return true
 	})
+	w.check(netlink.LinkSetUp(w.link())) // takes that lock, and changes nothing
 }
 
 func asItIs(frame []byte, _ bool) []byte { return frame }
