@@ -16,7 +16,7 @@ func nic() Scenario {
 		Name: "nic",
 		Proves: "a TAP that is moved to another network namespace is served there over a new attachment, a rebind and a restart; attached anew with another MAC address and MTU, the vif " +
 			"gives them to its TAP; offloads that ethtool switched off stay off; a VLAN's address in the namespace is announced with its tag",
-		Takes: 40 * time.Second,
+		Takes: 57 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
 			plug(t, u, 1, lab.VifConfig{})
