@@ -31,8 +31,9 @@ type paceSample struct {
 
 const (
 	// paceFirst is where a pacer with a limit begins, as a share of it. Netback measures
-	// its period in jiffies, so that with 250 Hz 50 ms are 52: the guest gets 0.96 of it.
-	paceFirst = 0.95
+	// its period in jiffies, so that with 250 Hz 50 ms are 52: the guest gets 0.96 of it. But
+	// the discipline counts the headers of every segment, and netback a super-frame's once.
+	paceFirst = 0.97
 	// paceLeast and paceMost bound a pacer, as shares of the limit, or of what it began with.
 	paceLeast, paceMost = 0.1, 1.0
 	// paceDown is by what the rate falls in each sample in which bytes stay, from the second
@@ -110,6 +111,14 @@ func (p *pacer) look(s paceSample) float64 {
 	p.last = low
 	p.bound()
 	return p.rate
+}
+
+// rest begins anew after a time in which nothing was sent: the ring is empty, and what made
+// the backend slow may be over.
+func (p *pacer) rest() {
+	kept := p.kept
+	*p = newPacer(uint64(p.limit))
+	p.kept = kept
 }
 
 // growth is by what the rate grows in a sample that used it.

@@ -59,7 +59,7 @@ func TestPacerWithALimitUsesItAndLeavesLittleOnTheRing(t *testing.T) {
 
 func TestPacerWithALimitBeginsBelowIt(t *testing.T) {
 	p := newPacer(1000000)
-	if r := p.rate; r != 950000 {
+	if r := p.rate; r != 970000 {
 		t.Errorf("it begins with %.0f", r)
 	}
 	for range 1000 {
@@ -107,6 +107,21 @@ func TestPacerWithoutALimitEndsWhenNothingIsSent(t *testing.T) {
 	}
 	if b.rate != 0 {
 		t.Errorf("it holds back to %.0f bytes a second", b.rate)
+	}
+}
+
+func TestPacerBeginsAnewAfterAPause(t *testing.T) {
+	b := pacedBackend{pacer: newPacer(3_750_000), takes: 500_000}
+	if b.run(30 * time.Second); b.rate > 600_000 {
+		t.Fatalf("it holds back to %.0f bytes a second", b.rate)
+	}
+	if b.rest(); b.rate != paceFirst*3_750_000 {
+		t.Errorf("it begins anew with %.0f", b.rate)
+	}
+	b = pacedBackend{takes: 1_250_000}
+	b.run(10 * time.Second)
+	if b.rest(); b.rate != 0 {
+		t.Errorf("without a limit it begins anew with %.0f", b.rate)
 	}
 }
 

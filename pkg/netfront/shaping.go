@@ -223,7 +223,8 @@ func (s *shaping) look() {
 		s.sent[i] = sent
 		busy = busy || x.sent > 0
 		if took > 5*shapingLook {
-			continue // a pause: an average over it says nothing
+			s.pacers[i].rest() // nothing was sent, or next to nothing
+			continue
 		}
 		s.pacers[i].look(x)
 		p.tx.carried.Store(uint64(s.pacers[i].carried))
