@@ -88,6 +88,10 @@ fuzz: check-go ## run every fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
+.PHONY: findings
+findings: ## try on pinned versions what surprised us in libraries and tools (findings/README.md)
+	@findings/run.sh
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin dist
