@@ -9,8 +9,6 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
-
-	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // What a process that this test binary starts of itself is to be.
@@ -78,11 +76,6 @@ func writeFile(t *testing.T, path, text string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	needs.Root(t)
 }
 
 func TestVersionNamesTheProgram(t *testing.T) {

@@ -3,6 +3,8 @@ package main
 import (
 	"os/exec"
 	"testing"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // As needrestart reads it: Perl, evaluated where its settings are.
@@ -16,9 +18,7 @@ for my $unit (@ARGV[1 .. $#ARGV]) {
 }`
 
 func TestNeedrestartLeavesTheHolderAloneAndNothingElse(t *testing.T) {
-	if _, err := exec.LookPath("perl"); err != nil {
-		t.Skip(err)
-	}
+	needs.Program(t, "perl")
 	out, err := exec.Command("perl", "-e", needrestart, "../../deploy/needrestart/xnetfrontd.conf",
 		"xnetfrontd.service", "xnetfrontd-hold.service", "xnetfrontd-hold.socket", "other.service", "ssh.service").CombinedOutput()
 	if err != nil || string(out) != "xnetfrontd-hold.service\nother.service\n" {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
@@ -34,7 +35,7 @@ func systemdPrograms(t *testing.T) string {
 			return dir
 		}
 	}
-	t.Skip("needs systemd-networkd")
+	needs.LeaveOut(t, "systemd-networkd")
 	return ""
 }
 
@@ -63,9 +64,7 @@ func asStatic(t *testing.T, example string) string {
 func online(t *testing.T, file string, want ...string) {
 	t.Helper()
 	dir := systemdPrograms(t)
-	if _, err := exec.LookPath("unshare"); err != nil {
-		t.Skip(err)
-	}
+	needs.Program(t, "unshare")
 	m := newMachine(t, xensim.Options{}, 0)
 	d := m.start("--vif", "0")
 	d.await("READY=1")
@@ -85,9 +84,7 @@ func TestBootWithAddressesOfTheExampleForNetworkdDoesNotWaitForABackend(t *testi
 }
 
 func TestAddressesOfTheExampleForNetplanComeWithoutACarrier(t *testing.T) {
-	if _, err := exec.LookPath("netplan"); err != nil {
-		t.Skip("needs netplan")
-	}
+	needs.Program(t, "netplan")
 	text, err := os.ReadFile("../../deploy/netplan/60-xnf.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -122,9 +119,7 @@ until ip -4 addr show dev xnf0 | grep -q inet; do kill -0 $pid; sleep 0.1; done
 ip -4 -o addr show dev xnf0`
 
 func TestAddressOfTheExampleForDhcpcdComesWithoutACarrier(t *testing.T) {
-	if _, err := exec.LookPath("dhcpcd"); err != nil {
-		t.Skip("needs dhcpcd")
-	}
+	needs.Program(t, "dhcpcd")
 	m := newMachine(t, xensim.Options{}, 0)
 	d := m.start("--vif", "0")
 	d.await("READY=1")
@@ -151,9 +146,7 @@ udevadm test --action=add /sys/class/net/xnf0`
 
 func TestUdevStartsQubesUnitForTheTAPWhereThereIsOne(t *testing.T) {
 	for _, program := range []string{"udevadm", "unshare"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip(err)
-		}
+		needs.Program(t, program)
 	}
 	m := newMachine(t, xensim.Options{}, 0)
 	d := m.start("--vif", "0")

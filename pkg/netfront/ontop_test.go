@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
@@ -38,7 +39,7 @@ func addOn(t *testing.T, links *netlink.Handle, link netlink.Link) {
 	t.Helper()
 	err := links.LinkAdd(link)
 	if err != nil && strings.Contains(err.Error(), "not supported") {
-		t.Skipf("not run: this kernel has no links of kind %s", link.Type())
+		needs.LeaveOut(t, "a kernel with links of kind "+link.Type())
 	}
 	if err == nil {
 		err = links.LinkSetUp(link)
@@ -232,7 +233,7 @@ func xdpPass(t *testing.T) int {
 	}{kind: 6 /* BPF_PROG_TYPE_XDP */, count: uint32(len(code)), code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&license[0])}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, 5 /* BPF_PROG_LOAD */, uintptr(unsafe.Pointer(&attr)), 48)
 	if errno == unix.ENOSYS || errno == unix.EPERM {
-		t.Skipf("not run: this kernel loads no programs here: %v", errno)
+		needs.LeaveOut(t, "a kernel that loads programs")
 	}
 	if errno != 0 {
 		t.Fatalf("load a program: %v", errno)
@@ -244,7 +245,7 @@ func TestTrafficControlOnTheTAP(t *testing.T) {
 	w, links := newOnTop(t)
 	attrs := netlink.QdiscAttrs{LinkIndex: w.link().Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
 	if err := links.QdiscReplace(&netlink.Tbf{QdiscAttrs: attrs, Rate: 1 << 30, Limit: 1 << 24, Buffer: 1 << 24}); errors.Is(err, unix.ENOENT) {
-		t.Skip("not run: this kernel has no tbf")
+		needs.LeaveOut(t, "a kernel with tbf")
 	} else {
 		w.check(err)
 	}

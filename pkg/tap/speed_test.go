@@ -35,6 +35,7 @@ func setSpeed(t *testing.T, d *Device, mbits uint32) {
 }
 
 func TestNewLinkSaysTenGigabit(t *testing.T) {
+	enterNamespace(t)
 	d, _ := liveDevice(t, Config{}, 1)
 	if got := speed(t, d); got != speedHigh {
 		t.Errorf("%d Mb/s", got)
@@ -42,6 +43,7 @@ func TestNewLinkSaysTenGigabit(t *testing.T) {
 }
 
 func TestLinkOfAKernelThatSaysTenMegabitSaysTenGigabit(t *testing.T) {
+	enterNamespace(t)
 	d, _ := liveDevice(t, Config{}, 1)
 	setSpeed(t, d, speedLow) // as a kernel before 6.2 makes it
 	if got := speed(t, d); got != speedLow {
@@ -56,6 +58,7 @@ func TestLinkOfAKernelThatSaysTenMegabitSaysTenGigabit(t *testing.T) {
 }
 
 func TestSpeedThatSomebodyHasSetStays(t *testing.T) {
+	enterNamespace(t)
 	d, _ := liveDevice(t, Config{}, 1)
 	setSpeed(t, d, 2500)
 	if err := d.raiseSpeed(); err != nil {
