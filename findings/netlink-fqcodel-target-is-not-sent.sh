@@ -8,9 +8,9 @@
 # lists the attributes in its options (TCA_FQ_CODEL_* of linux/pkt_sched.h: TARGET is 1,
 # LIMIT 2, INTERVAL 3, ECN 4). Seen:
 #
+#     ecn=0
 #     limit=1000
 #     interval=200000
-#     ecn=0
 here="$(cd "$(dirname "$0")" && pwd)"
 . "$here/common.sh"
 touch empty.s # the compiler wants one beside a function without a body
