@@ -30,12 +30,12 @@ type paceSample struct {
 }
 
 const (
-	// paceFirst is where a pacer with a limit begins, as a share of it. Netback measures
-	// its period in jiffies, so that with 250 Hz 50 ms are 52: the guest gets 0.96 of it. But
-	// the discipline counts the headers of every segment, and netback a super-frame's once.
-	paceFirst = 0.97
+	// paceFirst is what a pacer with a limit lets through at first, as a share of it. Netback
+	// measures its period in jiffies, so that with 250 Hz 50 ms are 52: the guest gets 0.96.
+	paceFirst = 0.95
 	// paceLeast and paceMost bound a pacer, as shares of the limit, or of what it began with.
-	paceLeast, paceMost = 0.1, 1.0
+	// The discipline counts the headers of every segment, and netback a super-frame's once.
+	paceLeast, paceMost = 0.1, 1.05
 	// paceDown is by what the rate falls in each sample in which bytes stay, from the second
 	// in a row on, since a busy backend is late now and then. It grows by paceFar below what
 	// it had before it fell, and by paceUp and paceNear the nearer it comes to that; above
@@ -60,6 +60,8 @@ const (
 	// pacePatience is for how many samples in a row bytes have to stay before a pacer
 	// without a limit begins to hold back.
 	pacePatience = 10
+	// paceUsed is the share of the rate from which on it is used.
+	paceUsed = 0.88
 	// paceRelease is after how many unused samples such a pacer ends it, paceGrown at which
 	// multiple of what it began with.
 	paceRelease, paceGrown = 100, 4
@@ -97,12 +99,12 @@ func (p *pacer) look(s paceSample) float64 {
 		case low < paceShrinks*p.last:
 		case s.full:
 			p.rate *= paceFull
-		case p.waiting > paceKept && low > 0.9*p.first:
+		case p.waiting > paceKept && low > 0.9*p.first && low < 1.1*p.first:
 			p.kept, p.rate, p.waiting = low, p.ceiling, 0
 		case p.waiting > 1:
 			p.rate *= paceDown
 		}
-	case p.carried > 0.8*p.rate:
+	case p.carried > paceUsed*p.rate:
 		p.rate *= p.growth()
 		p.calm, p.unused = p.calm+1, 0
 	default:
@@ -123,14 +125,14 @@ func (p *pacer) rest() {
 
 // growth is by what the rate grows in a sample that used it.
 func (p *pacer) growth() float64 {
-	known := p.ceiling
-	if known == 0 {
-		known = paceFirst * p.limit
+	r := p.rate / p.ceiling
+	if p.ceiling == 0 && p.limit > 0 {
+		r = p.carried / (paceFirst * p.limit)
 	}
-	switch r := p.rate / known; {
+	switch {
 	case r < 0.94, r > 1.02 && p.calm > paceSure:
 		return paceFar
-	case r < 0.97, r > 1.02:
+	case r < 0.98, r > 1.02:
 		return paceUp
 	}
 	return paceNear

@@ -74,7 +74,7 @@ func TestFramesForASlowBackendWaitInTheGuestsDiscipline(t *testing.T) {
 		front: Config{Logger: zap.New(log)},
 	})
 	w.connected(1)
-	if st := w.dev.Status().Shaping; st.Mode != ShapingRate || st.Limit != perSecond || len(st.Rates) != 1 || st.Rates[0] != 970_000 {
+	if st := w.dev.Status().Shaping; st.Mode != ShapingRate || st.Limit != perSecond || len(st.Rates) != 1 || st.Rates[0] != 950_000 {
 		t.Fatalf("shaping: %+v", st)
 	}
 	f := w.flood()
@@ -162,7 +162,7 @@ func TestRateThatTheToolstackChangesIsFollowedAtOnce(t *testing.T) {
 		rate string
 		want uint64
 		mode ShapingMode
-	}{{"100000,50000", 1_940_000, ShapingRate}, {"nonsense", tap.MaxShapeRate, ShapingOpen}, {"200000,100000", 1_940_000, ShapingRate}} {
+	}{{"100000,50000", 1_900_000, ShapingRate}, {"nonsense", tap.MaxShapeRate, ShapingOpen}, {"200000,100000", 1_900_000, ShapingRate}} {
 		w.check(w.server.Toolstack().Write(context.Background(), path, c.rate))
 		w.eventually("rate "+c.rate, func() bool {
 			st := w.dev.Status().Shaping
