@@ -140,14 +140,45 @@ func (d *Device) configureMTU(f Features) error {
 }
 
 func (d *Device) configureQueueLen() error {
-	if d.cfg.TxQueueLen == 0 || d.cfg.TxQueueLen == d.set.QueueLen {
+	want := d.cfg.TxQueueLen
+	if want == 0 && d.set.QueueLen == 0 && !d.cfg.NoShaping && d.link.Pushes() {
+		var err error
+		if want, err = d.shortQueue(); err != nil {
+			return err
+		}
+	}
+	if want == 0 || want == d.set.QueueLen {
 		return nil
 	}
-	if err := d.link.SetTxQueueLen(d.cfg.TxQueueLen); err != nil {
+	if err := d.link.SetTxQueueLen(want); err != nil {
 		return err
 	}
-	d.set.QueueLen = d.cfg.TxQueueLen
+	d.set.QueueLen = want
 	return nil
+}
+
+// pushedQueueLen is how many frames a TAP holds that stops its queueing discipline when it
+// is full: enough to keep a worker busy, and few, since frames have left their sockets there.
+// With eight uploads in a guest with one CPU, pings took 57 ms with it, and 239 with 1000.
+const pushedQueueLen = 64
+
+// shortQueue is the queue length of a TAP that stops its discipline, 0 to leave it alone:
+// somebody has set another, or the discipline is as long as the TAP's queue.
+func (d *Device) shortQueue() (int, error) {
+	st, err := d.link.State()
+	if err != nil || st.QueueLen != tap.DefaultQueueLen {
+		return 0, err
+	}
+	shapers, _, err := d.link.Shapers()
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range shapers {
+		if strings.HasPrefix(s.Kind, "pfifo") || s.Kind == "" {
+			return 0, nil
+		}
+	}
+	return pushedQueueLen, nil
 }
 
 // learn reads again what the toolstack says of the vif, which may have been attached anew with

@@ -39,8 +39,8 @@ type Config struct {
 	// MTU in bytes, at most [MaxMTU]; 0 means 1500.
 	MTU int
 	// TxQueueLen is how many frames each queue holds; 0 leaves the kernel's default
-	// (1000). A TAP never pushes back: what exceeds it is dropped and counted in
-	// [Stats].TxDropped.
+	// ([DefaultQueueLen]). What exceeds it is dropped and counted in [Stats].TxDropped,
+	// unless the TAP stops its queueing discipline then ([Device.Pushes]).
 	TxQueueLen int
 	// NoUring makes readers and writers use plain reads and writes.
 	NoUring bool

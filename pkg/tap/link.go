@@ -33,6 +33,10 @@ const (
 	ReadRoom = VirtioHeaderSize + MaxFrame + 2*tagSize
 )
 
+// DefaultQueueLen is how many frames each queue of a TAP holds that nobody has said anything
+// about (DEFAULT_TX_QUEUE_LEN of the kernel's include/net/pkt_sched.h).
+const DefaultQueueLen = 1000
+
 // dumpTries bounds how often a listing that changed while it was read is read again.
 const dumpTries = 8
 

@@ -24,8 +24,10 @@ type State struct {
 	Index int // in its namespace; 0: not known
 	MAC   net.HardwareAddr
 	MTU   int // 0: not known
-	Up    bool
-	Stats Stats
+	// QueueLen is how many frames each queue holds; 0: not known.
+	QueueLen int
+	Up       bool
+	Stats    Stats
 	// Namespace is empty while the link is in the network namespace in which it was made.
 	// Else it is the other one's name, as in ip-netns(8), or net:[...] with its inode's
 	// number, as lsns(8) and /proc/PID/ns/net have it.
@@ -45,7 +47,7 @@ func (d *Device) State() (State, error) {
 	}
 	s := State{Namespace: d.elsewhere}
 	if l != nil {
-		s.Name, s.Index, s.MAC, s.MTU, s.Stats, s.Known = l.name, l.index, l.mac, l.mtu, l.stats, true
+		s.Name, s.Index, s.MAC, s.MTU, s.QueueLen, s.Stats, s.Known = l.name, l.index, l.mac, l.mtu, l.queueLen, l.stats, true
 		s.Up = l.flags&unix.IFF_UP != 0
 		return s, nil
 	}
