@@ -102,7 +102,7 @@ runs() {
 	xnetfrontd version | grep -q '^xnetfrontd ' || fail "xnetfrontd does not run"
 	code=0
 	xnetfrontd check --vif 0 >/tmp/output 2>&1 || code=$?
-	[ "$code $(wc -l </tmp/output)" = "1 1" ] || { cat /tmp/output >&2; fail "xnetfrontd check: exit code $code, or not one line"; }
+	[ "$code $(wc -l </tmp/output)" = "3 1" ] || { cat /tmp/output >&2; fail "xnetfrontd check: exit code $code, or not one line"; }
 }
 
 # enabled STATE: both units that are for the boot are so.
