@@ -27,6 +27,9 @@ type paceSample struct {
 	sent uint64 // bytes of frames put on the ring
 	low  uint32 // least bytes that were on the ring once responses had been taken
 	full bool   // the ring is more than half full
+	// behind says that the TAP's queue was never seen empty: this program itself is late,
+	// for want of a CPU.
+	behind bool
 }
 
 const (
@@ -47,6 +50,9 @@ const (
 	// paceShrinks is what is left of bytes that go fast enough, from one sample to the next:
 	// the rate does not fall further then.
 	paceShrinks = 0.95
+	// paceBehind is the share of what is carried to which the rate falls at once when this
+	// program is what is late.
+	paceBehind = 1.1
 	// paceKept is after how many samples bytes that stay, however low the rate, are taken
 	// for frames that somebody behind the backend keeps. A lower rate takes away all others.
 	paceKept = 30
@@ -81,7 +87,9 @@ func (p *pacer) look(s paceSample) float64 {
 	}
 	low := float64(s.low)
 	p.kept = min(p.kept, low)
-	waits := s.sent > 0 && low-p.kept > max(paceFrames, p.carried*stays.Seconds())
+	// Without a limit a guest's CPU may be what is slow, and then the rate finds no hold.
+	behind := s.behind && p.limit > 0
+	waits := s.sent > 0 && (behind || low-p.kept > max(paceFrames, p.carried*stays.Seconds()))
 	if !waits {
 		p.waiting = 0
 	} else if p.waiting++; p.waiting == 1 && p.rate > 0 {
@@ -96,6 +104,8 @@ func (p *pacer) look(s paceSample) float64 {
 	case waits:
 		p.calm, p.unused = 0, 0
 		switch {
+		case behind && p.waiting > 1:
+			p.rate = min(p.rate*paceDown, paceBehind*p.carried)
 		case low < paceShrinks*p.last:
 		case s.full:
 			p.rate *= paceFull

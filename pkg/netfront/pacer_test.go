@@ -117,6 +117,26 @@ func TestPacerWithoutALimitEndsWhenNothingIsSent(t *testing.T) {
 	}
 }
 
+// In a busy guest this program carries less than the discipline lets through, and frames
+// would wait in the TAP.
+func TestPacerWithALimitFollowsAProgramThatIsLate(t *testing.T) {
+	const carries = 1_500_000
+	p, waiting, most := newPacer(3_750_000), 0.0, 0.0
+	sent := 0.0
+	for i := range 900 {
+		in := p.rate * pacedTime.Seconds()
+		out := min(waiting+in, carries*pacedTime.Seconds())
+		waiting += in - out
+		if i >= 300 {
+			most, sent = max(most, waiting), sent+out
+		}
+		p.look(paceSample{time: pacedTime, sent: uint64(out), behind: waiting > 0})
+	}
+	if share := sent / (carries * 60); share < 0.9 || most > carries*0.05 {
+		t.Errorf("%.3f was carried, %.0f bytes waited at most", share, most)
+	}
+}
+
 func TestPacerBeginsAnewAfterAPause(t *testing.T) {
 	b := pacedBackend{pacer: newPacer(3_750_000), takes: 500_000}
 	if b.run(30 * time.Second); b.rate > 600_000 {

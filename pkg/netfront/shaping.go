@@ -117,6 +117,7 @@ type shaping struct {
 	pacers  []pacer
 	rates   []uint64 // as they are set
 	sent    []uint64 // by each queue, at the last look
+	emptied []uint64 // likewise, how often its TAP's queue was seen empty
 	last    time.Time
 	fast    *time.Ticker
 }
@@ -169,7 +170,7 @@ func (d *Device) idleShaping(pairs []*pair) *shaping {
 	s := &shaping{
 		link: d.link, log: d.log, pairs: pairs, mode: ShapingOpen, last: time.Now(),
 		show:   func(st ShapingStatus) { d.update(func(v *view) { v.shaping = st }) },
-		pacers: make([]pacer, len(pairs)), sent: make([]uint64, len(pairs)),
+		pacers: make([]pacer, len(pairs)), sent: make([]uint64, len(pairs)), emptied: make([]uint64, len(pairs)),
 		fast: time.NewTicker(shapingLook),
 	}
 	s.fast.Stop()
@@ -220,6 +221,9 @@ func (s *shaping) look() {
 		sent := p.tx.published[cBytes].Load()
 		h := p.tx.ring.Header()
 		x := paceSample{time: took, sent: sent - s.sent[i], low: p.tx.ages.takeLow(), full: h.ReqProd-h.RspProd > p.tx.ring.Size()/2}
+		emptied := p.tx.emptied.Load()
+		x.behind = emptied == s.emptied[i]
+		s.emptied[i] = emptied
 		s.sent[i] = sent
 		busy = busy || x.sent > 0
 		if took > 5*shapingLook {

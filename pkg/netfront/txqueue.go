@@ -69,6 +69,8 @@ type TxQueue struct {
 	// for the watchdog.
 	consumed atomic.Uint32
 	waits    atomic.Bool
+	// emptied is how often the TAP's queue was seen empty.
+	emptied atomic.Uint64
 	// carried is how many bytes a second it has carried lately; shaping's.
 	carried atomic.Uint64
 
@@ -147,6 +149,7 @@ func (q *TxQueue) service() (more bool, err error) {
 		}
 		q.parked = false
 		if idle {
+			q.emptied.Add(1)
 			return false, nil
 		}
 	}
