@@ -227,7 +227,7 @@ func (s *shaping) look() {
 		s.sent[i] = sent
 		busy = busy || x.sent > 0
 		if took > 5*shapingLook {
-			s.pacers[i].rest() // nothing was sent, or next to nothing
+			s.pacers[i].rest() // hardly anything was sent, or the look was held up
 			continue
 		}
 		s.pacers[i].look(x)
@@ -286,7 +286,9 @@ func (s *shaping) do(err error) {
 // refuse ends shaping for this connection.
 func (s *shaping) refuse(err error) {
 	s.mode, s.reason, s.rates = ShapingRefused, err.Error(), nil
-	if s.limit.bytes != 0 || !errors.Is(err, tap.ErrQdisc) {
+	// Without a limit there may be nothing to hold back, and whoever has set a discipline, or
+	// moved the TAP where this process may not change it, knows.
+	if s.limit.bytes != 0 || !errors.Is(err, tap.ErrQdisc) && !errors.Is(err, tap.ErrElsewhere) {
 		s.log.Info("frames are not held back in the guest's queueing discipline", problem(err), event(EventNotShaped))
 	}
 	s.publish()
