@@ -29,6 +29,7 @@ const (
 type poller struct {
 	file   *os.File
 	conn   syscall.RawConn
+	epoll  int // file's descriptor
 	wakeFD int
 	events [4]unix.EpollEvent
 	armed  bool // a time-out was set
@@ -67,7 +68,7 @@ func newPoller() (*poller, error) {
 		unix.Close(wake)
 		return nil, fmt.Errorf("set epoll instance non-blocking: %w", err)
 	}
-	p := &poller{file: os.NewFile(uintptr(fd), "worker epoll"), wakeFD: wake}
+	p := &poller{file: os.NewFile(uintptr(fd), "worker epoll"), epoll: fd, wakeFD: wake}
 	if p.conn, err = p.file.SyscallConn(); err == nil {
 		err = p.add(wake, readyWake, 0)
 	}
@@ -81,12 +82,13 @@ func newPoller() (*poller, error) {
 // add waits for fd, too, and reports it as what. The bits go into the event's data,
 // in the place of a descriptor number.
 func (p *poller) add(fd int, what readiness, flags uint32) error {
-	e := unix.EpollEvent{Events: unix.EPOLLIN | flags, Fd: int32(what)}
-	var err error
-	if cerr := p.conn.Control(func(ep uintptr) { err = unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, fd, &e) }); cerr != nil {
-		return cerr
-	}
-	return err
+	return unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | flags, Fd: int32(what)})
+}
+
+// change sets the events of a descriptor that was added. One that is readable already is
+// reported then. It belongs to the worker.
+func (p *poller) change(fd int, what readiness, events uint32) error {
+	return unix.EpollCtl(p.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(what)})
 }
 
 // run calls t until it ends or fails.

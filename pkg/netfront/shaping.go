@@ -258,6 +258,9 @@ func (s *shaping) set() {
 		return
 	}
 	s.planted, s.rates = true, rates
+	for i, p := range s.pacers {
+		s.pairs[i].tx.gather.Store(int64(gatherTime(uint64(p.rate))))
+	}
 	mode := ShapingOpen
 	switch {
 	case s.limit.bytes != 0:
@@ -286,6 +289,9 @@ func (s *shaping) do(err error) {
 // refuse ends shaping for this connection.
 func (s *shaping) refuse(err error) {
 	s.mode, s.reason, s.rates = ShapingRefused, err.Error(), nil
+	for _, p := range s.pairs {
+		p.tx.gather.Store(0)
+	}
 	// Without a limit there may be nothing to hold back, and whoever has set a discipline, or
 	// moved the TAP where this process may not change it, knows.
 	if s.limit.bytes != 0 || !errors.Is(err, tap.ErrQdisc) && !errors.Is(err, tap.ErrElsewhere) {

@@ -71,6 +71,10 @@ type TxQueue struct {
 	waits    atomic.Bool
 	// emptied is how often the TAP's queue was seen empty.
 	emptied atomic.Uint64
+	// taken is how many frames were read, and gather for how many nanoseconds frames are
+	// gathered before they are; shaping sets it.
+	taken  uint64
+	gather atomic.Int64
 	// carried is how many bytes a second it has carried lately; shaping's.
 	carried atomic.Uint64
 
@@ -125,6 +129,7 @@ func txQueueOn(mem txMemory, tag *busdma.Tag, slab *busdma.Slab, in frameReader,
 // empty, the maps are used up or it has done its share. More says that it would go
 // on at once.
 func (q *TxQueue) service() (more bool, err error) {
+	looks := q.tapReady // without that, what it finds says nothing of the TAP
 	q.look()
 	q.rec.clock()
 	if err := q.reap(); err != nil {
@@ -149,7 +154,9 @@ func (q *TxQueue) service() (more bool, err error) {
 		}
 		q.parked = false
 		if idle {
-			q.emptied.Add(1)
+			if looks {
+				q.emptied.Add(1)
+			}
 			return false, nil
 		}
 	}

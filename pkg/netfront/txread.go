@@ -29,6 +29,7 @@ func (q *TxQueue) readBatch() error {
 	crashPoint(crashTxRead)
 	q.rec.clock()
 	q.tapReady = n == limit
+	q.taken += uint64(n)
 	for i, l := range q.lens[:n] {
 		q.state.lens[i] = uint32(l)
 		// Without feature-sg it is too big, and the next one must not begin behind a
@@ -79,6 +80,7 @@ func (q *TxQueue) readInPlace() error {
 		return nil
 	}
 	q.rec.clock()
+	q.taken++
 	return q.sendInPlace(run, q.one[0][:q.lens[0]])
 }
 

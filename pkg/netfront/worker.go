@@ -20,6 +20,8 @@ type worker struct {
 	ports  []xen.Port // masked until written back; one more than there are
 	tx     *TxQueue   // nil if not this worker's
 	rx     *RxQueue   // nil if not this worker's
+	tapFD  int        // tx's
+	gather gathering  // tx's
 
 	control atomic.Uint32
 	frames  atomic.Pointer[[][]byte] // to inject, that were not taken yet
@@ -92,6 +94,7 @@ func (w *worker) notifier(port xen.Port) func() error {
 // remembers that there may be more, so that a TAP it cannot read for want of maps
 // does not wake it.
 func (w *worker) watchTAP(fd int) error {
+	w.tapFD = fd
 	return w.poll.add(fd, readyTAP, unix.EPOLLET)
 }
 
@@ -112,6 +115,9 @@ func (w *worker) run() error { return w.poll.run(w.turn) }
 
 // turn does what there is to do.
 func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) {
+	if w.gather.ticks {
+		ready &^= readyTimeout // a storm's pause is not over
+	}
 	c := w.control.Swap(0)
 	if c&controlStop != 0 {
 		w.publish()
@@ -148,7 +154,7 @@ func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) 
 	}
 	switch {
 	case !more:
-		return nextPark, w.pause(), nil
+		return nextPark, w.gather.until(w.pause()), nil
 	case w.tx != nil && w.rx != nil:
 		return nextLook, 0, nil // one queue's work could hide the other's
 	}
@@ -176,8 +182,8 @@ func (w *worker) readEvents() (event bool, err error) {
 func (w *worker) service(ready readiness) (worked, more bool, err error) {
 	before := w.progress()
 	if w.tx != nil {
-		if ready&readyTAP != 0 {
-			w.tx.tapReady = true
+		if err := w.lookAtTAP(ready&readyTAP != 0); err != nil {
+			return false, false, err
 		}
 		if more, err = w.tx.service(); err != nil {
 			return false, false, err
@@ -196,6 +202,30 @@ func (w *worker) service(ready readiness) (worked, more bool, err error) {
 		more = more || m
 	}
 	return w.progress() != before, more, nil
+}
+
+// lookAtTAP lets the tx queue read, if the time for it has come.
+func (w *worker) lookAtTAP(edge bool) error {
+	pause := time.Duration(w.tx.gather.Load())
+	was := w.gather.on
+	if !was && (pause == 0 || !edge) { // the usual case needs no clock
+		w.tx.tapReady = w.tx.tapReady || edge
+		return nil
+	}
+	if w.gather.look(time.Now(), pause, edge, w.tx.taken) {
+		w.tx.tapReady = true
+	}
+	if w.gather.on == was {
+		return nil
+	}
+	var events uint32
+	if was {
+		events = unix.EPOLLIN | unix.EPOLLET
+	}
+	if err := w.poll.change(w.tapFD, readyTAP, events); err != nil {
+		return fmt.Errorf("wait for the TAP: %w", err)
+	}
+	return nil
 }
 
 // progress changes when a queue consumes a response or produces a request.

@@ -30,8 +30,12 @@ const (
 	shapeRoot  = 0x5846 // "XF"
 	shapeClass = 1      // minor of the only class
 	// shapeBurst is how many bytes a queue may send at once after a pause, besides the
-	// frame that is on its way; at high rates it is what they carry in a millisecond.
-	shapeBurst = 8 << 10
+	// frame that is on its way. At higher rates it is what they carry in a hundredth of a
+	// second, up to shapeBurstMost: what the discipline's timer is late by, on a guest whose
+	// CPU is busy, is lost to the rate otherwise. At rates for which that is less than a
+	// thousandth, it is what they carry in that.
+	shapeBurst     = 8 << 10
+	shapeBurstMost = 128 << 10
 	// shapeQuantum only matters between classes. It is within what the kernel takes
 	// without a warning.
 	shapeQuantum = 60000
@@ -215,7 +219,8 @@ func (t *traffic) shapeQueue(i int, rate uint64, kind string) error {
 			return fmt.Errorf("set %s: %w", kindHtb, err)
 		}
 	}
-	ticks := uint32(max(shapeBurst, rate/1000) * 1_000_000_000 / rate / tickNanos)
+	burst := max(shapeBurst, min(rate/100, shapeBurstMost), rate/1000)
+	ticks := uint32(burst * 1_000_000_000 / rate / tickNanos)
 	err := t.nl.ClassReplace(&netlink.HtbClass{
 		ClassAttrs: netlink.ClassAttrs{LinkIndex: t.index, Handle: classOf(i), Parent: htb.Handle},
 		Rate:       rate, Ceil: rate, Buffer: ticks, Cbuffer: ticks, Quantum: shapeQuantum,
