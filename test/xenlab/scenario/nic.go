@@ -15,7 +15,7 @@ func nic() Scenario {
 	return Scenario{
 		Name: "nic",
 		Proves: "a TAP that is moved to another network namespace is served there over a new attachment, a rebind and a restart; attached anew with another MAC address and MTU, the vif " +
-			"gives them to its TAP; offloads that ethtool switched off stay off; a VLAN's address in the namespace is announced with its tag",
+			"gives them to its TAP; offloads that ethtool switched off stay off; a vif that the toolstack disables has no carrier until it is enabled; a VLAN's address in the namespace is announced with its tag",
 		Takes: 57 * time.Second,
 		Run: func(t *T) {
 			u := t.SharedDomU()
@@ -68,6 +68,15 @@ func nic() Scenario {
 			s.await()
 			reachesSoon(t, blue, second.ipv4(numberDom0))
 			wantInBlue(t, s)
+
+			run(t, t.Dom0, "xenstore-write", u.FrontendPath(1)+"/disconnect", "1") // as XAPI does
+			run(t, u.Guest, "ip", "netns", "exec", "blue", lab.AgentPath, "await-carrier", s.tap, "--off")
+			if !s.status().Disabled {
+				t.Errorf("status does not say that the vif is disabled")
+			}
+			run(t, t.Dom0, "xenstore-rm", u.FrontendPath(1)+"/disconnect")
+			run(t, u.Guest, "ip", "netns", "exec", "blue", lab.AgentPath, "await-carrier", s.tap)
+			reachesSoon(t, blue, second.ipv4(numberDom0))
 			noFatal(t)
 			unplug(t, u, 1)
 			s.stop()

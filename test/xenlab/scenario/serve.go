@@ -117,6 +117,7 @@ type vifStatus struct {
 	State    string            `json:"state"`
 	Reason   string            `json:"reason"`
 	Connects int               `json:"connects"`
+	Disabled bool              `json:"disabled"`
 	Features map[string]bool   `json:"features"`
 	Missing  map[string]string `json:"missing"`
 	Grants   int               `json:"grants"`

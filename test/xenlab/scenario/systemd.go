@@ -25,9 +25,9 @@ func systemd() Scenario {
 	return Scenario{
 		Name: "systemd",
 		Proves: "in a Debian with systemd, the daemon of the project's own .deb, as a user of its own in its sandbox: installed and configured it takes the vif from the kernel; ip, ifconfig, networkctl " +
-			"and the journal show it; systemctl restart, SIGKILL and an upgrade negotiate nothing anew and lose no packet but what a killed process had in its hands; the address outlives a detached " +
-			"vif; a stop leaves nothing, and a reboot brings all back; after save and restore and the package's removal the guest goes off without a complaint of its kernel",
-		Takes:   150 * time.Second,
+			"and the journal show it; systemctl restart, SIGKILL and an upgrade negotiate nothing anew and lose no packet but what a killed process had in its hands, nor does a pause of the guest that is longer than systemd's watchdog waits; the address outlives a detached " +
+			"vif; a boot without a backend waits for nobody; a stop leaves nothing, and a reboot brings all back; after save and restore and the package's removal the guest goes off without a complaint of its kernel",
+		Takes:   190 * time.Second,
 		Timeout: 30 * time.Minute,
 		Run: func(t *T) {
 			first, second := buildDeb(t, firstVersion), buildDeb(t, secondVersion)
@@ -45,10 +45,12 @@ func systemd() Scenario {
 			d.loses(0, "systemctl restart", func() { d.sh("systemctl restart xnetfrontd") })
 			d.loses(killedBatch, "SIGKILL", d.kill)
 			d.loses(0, "an upgrade", d.upgrade)
+			d.pause()
 			d.detach()
 			d.metricsSocket()
 			d.stopAndStart()
 			d.reboot()
+			d.bootWithoutBackend()
 			saveAndRestore(t, u)
 			d.served()
 			d.sandboxed()
