@@ -45,8 +45,8 @@
 //	+--------+ Put, PutRun   |       | Unload        +--------+         |          |
 //	                         |       |<-------------------|-------------|          |
 //	                         +-------+ Unload             |             +----------+
-//	                             | Quarantine             | Quarantine       | Quarantine,
-//	                             v                        v                  v Abandon
+//	                             | Quarantine             | Quarantine,      | Quarantine,
+//	                             v                        v Abandon          v Abandon
 //	                         +---------------------------------------------------------+
 //	                         | Quarantined                until the pool is destroyed  |
 //	                         +---------------------------------------------------------+

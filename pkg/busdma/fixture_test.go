@@ -51,13 +51,6 @@ func (q *queue) fill(t testing.TB, maps int) {
 func (q *queue) drain(t testing.TB) {
 	t.Helper()
 	q.pool.Abandon()
-	for i := range q.slab.Pages() {
-		if m, ok := q.pool.At(i); ok && m.State() == busdma.Loaded {
-			if err := q.tag.Unload(m); err != nil {
-				t.Error(err)
-			}
-		}
-	}
 	if err := q.pool.Destroy(); err != nil && !errors.Is(err, busdma.ErrDestroyed) {
 		t.Error(err)
 	}

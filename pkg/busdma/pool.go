@@ -238,13 +238,16 @@ func (p *Pool) Check() error {
 	return nil
 }
 
-// Abandon quarantines every map that is in flight, and returns how many. It is for
-// when the connection is gone and no response will come any more: the peer may keep
-// the pages mapped for as long as it likes.
+// Abandon quarantines every map that is in flight or loaded, and returns how many. It
+// is for when the connection is gone and no response will come any more: the peer may
+// keep the pages mapped for as long as it likes. A map that is loaded is what an owner
+// leaves that was stopped in the middle of a frame; the peer may have read its grant ref
+// from the ring before it was told of it.
 func (p *Pool) Abandon() int {
 	n := 0
 	for i := range p.maps {
-		if m := &p.maps[i]; m.State() == InFlight {
+		m := &p.maps[i]
+		if state := m.State(); state == InFlight || state == Loaded {
 			m.unload(Quarantined)
 			n++
 		}

@@ -249,3 +249,22 @@ func TestOverwrittenRunIsLoaded(t *testing.T) {
 	fails(t, q.pool.PutRun(run), busdma.ErrNotContiguous)
 	fails(t, q.pool.Check(), busdma.ErrCorrupt)
 }
+
+func TestAbandonedPoolWithMapsLoadedCanBeDestroyed(t *testing.T) {
+	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{ReadOnly: true})
+	loaded, flying := q.take(t), q.take(t)
+	for _, m := range []*busdma.Map{loaded, flying} {
+		_, err := q.tag.Load(m, m.Page()[:100])
+		ok(t, err)
+	}
+	ok(t, q.tag.Publish(flying))
+	if n := q.pool.Abandon(); n != 2 {
+		t.Errorf("%d maps abandoned, want the one in flight and the one loaded", n)
+	}
+	q.check(t)
+	if loaded.State() != busdma.Quarantined || flying.State() != busdma.Quarantined {
+		t.Errorf("maps are %v and %v", loaded.State(), flying.State())
+	}
+	ok(t, q.pool.Destroy())
+	ok(t, q.slab.Free())
+}

@@ -16,3 +16,20 @@ func TestPanicOfAWorkerIsAnErrorWithItsStack(t *testing.T) {
 	}
 	<-w.done
 }
+
+func TestTxQueueWhoseWorkerPanickedInTheMiddleOfAFrameIsFreedWhole(t *testing.T) {
+	r := newTxRig(t, AllFeatures(), fullMaps)
+	r.q.ring = nil // a fault between the load of a map and its slot
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("there was no panic")
+			}
+		}()
+		_ = r.q.copyOut(patterned(5000, 1), txPlan{})
+	}()
+	if c := r.q.pool.Counts(); c.Loaded != 1 {
+		t.Fatalf("no map is loaded: %+v", c)
+	}
+	// The rig's clean-up closes the queue and fails if that leaves anything.
+}
