@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,8 @@ func TestMain(m *testing.M) {
 		if c, err = Dial(context.Background(), os.Args[1]); err == nil {
 			_, err = c.List(context.Background())
 		}
+	case "crowd":
+		err = crowd(os.Args[1])
 	case "putter":
 		err = putForEver(os.Args[1])
 	}
@@ -78,6 +81,37 @@ func beHolder(args []string) error {
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(os.Stderr), zapcore.InfoLevel)
 	o.Log = zap.New(core)
 	return Run(o)
+}
+
+// crowd opens more connections than a holder has places, says nothing on any, and opens
+// new ones for those that are ended, until it is killed or there is no holder.
+func crowd(path string) error {
+	dial := func() (*net.UnixConn, error) {
+		return net.DialUnix(network, nil, &net.UnixAddr{Name: path, Net: network})
+	}
+	for range 4 * MaxClients {
+		conn, err := dial()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+	}
+	fmt.Println("crowded")
+	var all sync.WaitGroup
+	for range maxStrangers {
+		all.Go(func() {
+			for {
+				conn, err := dial()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Read(make([]byte, 1))
+				_ = conn.Close()
+			}
+		})
+	}
+	all.Wait()
+	return nil
 }
 
 // putForEver replaces one bundle again and again, until it is killed.

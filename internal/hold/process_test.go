@@ -272,6 +272,40 @@ func TestForeignUsersAreRefused(t *testing.T) {
 	dial(t, open.path)
 }
 
+func TestStrangersTakeNoPlaceOfAClientAndKeepNoHolder(t *testing.T) {
+	needs.Root(t)
+	dir := t.TempDir()
+	must(t, errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)))
+	p := startProcess(t, filepath.Join(dir, "s"), "--allow-uid", "65532", "--linger", "1s")
+	first := dial(t, p.path)
+	strangers := command("crowd", p.path)
+	strangers.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := strangers.StdoutPipe()
+	must(t, err)
+	must(t, strangers.Start())
+	t.Cleanup(func() {
+		strangers.Process.Kill()
+		strangers.Wait()
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "crowded\n" {
+		t.Fatalf("the strangers said %q, %v", line, err)
+	}
+	// Clients of every kind are served as if nobody else were there.
+	clients := []*Client{first}
+	for len(clients) < MaxClients-1 {
+		clients = append(clients, dial(t, p.path))
+	}
+	if got := dialAs(t, p.path, 65532); got != "" {
+		t.Errorf("user 65532 got %q", got)
+	}
+	must(t, first.Put(t.Context(), Bundle{Key: "k"}))
+	must(t, first.Drop(t.Context(), "k"))
+	for _, c := range clients {
+		must(t, c.Close())
+	}
+	p.wantEnd() // though the strangers are still there
+}
+
 func TestHolderOutlivesTheReaderOfItsLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	cmd := command("program", "hold", "--detached", "--socket", path)

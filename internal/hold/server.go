@@ -21,9 +21,22 @@ const (
 // acceptRetry is how long to wait when there is no descriptor for a new connection.
 const acceptRetry = 100 * time.Millisecond
 
+// maxStrangers is how many connections of users who may not use the holder are told so
+// at a time. They have places of their own, so that they take none of a client's.
+const maxStrangers = 8
+
 // reservedFiles are the descriptors that the holder needs besides those that it keeps:
 // its connections, those of a message that is still to be judged, and the runtime's.
-const reservedFiles = 2*MaxClients + maxRights + 32
+const reservedFiles = 2*MaxClients + maxStrangers + maxRights + 32
+
+// guest is what a connection is to the holder.
+type guest uint8
+
+const (
+	served   guest = iota // a client
+	surplus               // a client too many, to be told so
+	stranger              // of a user who may not use the holder, to be told so
+)
 
 // ServerOptions configure a holder.
 type ServerOptions struct {
@@ -46,9 +59,10 @@ type Server struct {
 	once  sync.Once
 
 	mu      sync.Mutex
-	conns   map[*net.UnixConn]bool // true: served; false: to be refused
-	ending  bool                   // as soon as there is nothing to hold
-	linger  *time.Timer            // nil, or runs while there is no client
+	conns   map[*net.UnixConn]guest
+	guests  [stranger + 1]int // how many conns are which
+	ending  bool              // as soon as there is nothing to hold
+	linger  *time.Timer       // nil, or runs while there is no client
 	running sync.WaitGroup
 }
 
@@ -62,7 +76,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		store: newStore(),
 		logs:  make(chan func(*zap.Logger), 256),
 		ended: make(chan struct{}),
-		conns: make(map[*net.UnixConn]bool),
+		conns: make(map[*net.UnixConn]guest),
 	}, nil
 }
 
@@ -121,16 +135,20 @@ func (s *Server) settle() {
 	}
 	if s.ending {
 		s.endIfEmpty()
-	} else if s.opts.Linger > 0 && len(s.conns) == 0 {
+	} else if s.opts.Linger > 0 && s.clients() == 0 {
 		s.linger = time.AfterFunc(s.opts.Linger, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if len(s.conns) == 0 {
+			if s.clients() == 0 {
 				s.endIfEmpty()
 			}
 		})
 	}
 }
+
+// clients is how many connections there are that matter: strangers keep no holder. It
+// needs s.mu.
+func (s *Server) clients() int { return s.guests[served] + s.guests[surplus] }
 
 // endIfEmpty needs s.mu.
 func (s *Server) endIfEmpty() {
@@ -147,26 +165,34 @@ func (s *Server) closeConns() {
 	}
 }
 
-// start serves a connection in a goroutine of its own. There is room for as many again
-// as are served, to tell them why they are not.
+// start serves a connection in a goroutine of its own. Whose it is comes first: the
+// kernel knows, before anything is read. There is room for as many clients again as are
+// served, and for some strangers, to tell them why they are not.
 func (s *Server) start(conn *net.UnixConn) {
+	pid, reason := s.judge(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= 2*MaxClients {
+	as := served
+	switch {
+	case reason != "":
+		as = stranger
+	case s.guests[served] >= MaxClients:
+		as = surplus
+		reason = fmt.Sprintf("%d clients are connected, and no more than that", MaxClients)
+	}
+	if s.guests[stranger] >= maxStrangers && as == stranger || s.guests[surplus] >= MaxClients && as == surplus {
 		_ = conn.Close()
 		return
 	}
-	served := 0
-	for _, ok := range s.conns {
-		if ok {
-			served++
-		}
-	}
-	welcome := served < MaxClients
-	s.conns[conn] = welcome
+	s.conns[conn] = as
+	s.guests[as]++
 	s.running.Go(func() {
 		defer s.finish(conn)
-		s.session(conn, welcome)
+		if as == stranger {
+			turnAway(conn, reason)
+		} else {
+			s.session(conn, pid, reason)
+		}
 	})
 }
 
@@ -180,21 +206,21 @@ func (s *Server) finish(conn *net.UnixConn) {
 	}
 	_ = conn.Close()
 	s.mu.Lock()
+	s.guests[s.conns[conn]]--
 	delete(s.conns, conn)
 	s.mu.Unlock()
 	s.settle()
 }
 
-// admit says why a client is not served, or nothing.
-func (s *Server) admit(conn *net.UnixConn, welcome bool) (pid int32, reason string) {
+// judge says which process a connection is of, and why its user may not use the holder,
+// or nothing.
+func (s *Server) judge(conn *net.UnixConn) (pid int32, reason string) {
 	cred, err := peer(conn)
 	switch {
 	case err != nil:
 		return 0, err.Error()
 	case cred.Uid != 0 && int(cred.Uid) != os.Geteuid() && !slices.Contains(s.opts.AllowUIDs, int(cred.Uid)):
 		return 0, fmt.Sprintf("user %d may not use it (see --allow-user)", cred.Uid)
-	case !welcome:
-		return 0, fmt.Sprintf("%d clients are connected, and no more than that", MaxClients)
 	}
 	return cred.Pid, ""
 }

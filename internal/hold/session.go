@@ -16,8 +16,24 @@ type session struct {
 	pid  int32
 }
 
-// session answers a client until it goes, or sends what no client sends.
-func (s *Server) session(conn *net.UnixConn, welcome bool) {
+// turnAway tells a stranger why it is not served, once it has greeted: an end of the
+// connection before that would come before the reason. Nothing it sends is looked at, and
+// descriptors that come with it stay with the kernel, since there is no room for them.
+func turnAway(conn *net.UnixConn, reason string) {
+	if conn.SetReadDeadline(time.Now().Add(greetingTimeout)) != nil {
+		return
+	}
+	if _, err := conn.Read(make([]byte, greetingSpace)); err != nil {
+		return
+	}
+	if conn.SetWriteDeadline(time.Now().Add(writeTimeout)) == nil {
+		_ = send(conn, greeting{version: Version, reason: reason}.encode(), nil)
+	}
+}
+
+// session answers a client until it goes, or sends what no client sends. With a reason it
+// only tells that.
+func (s *Server) session(conn *net.UnixConn, pid int32, reason string) {
 	if conn.SetReadDeadline(time.Now().Add(greetingTimeout)) != nil {
 		return
 	}
@@ -32,7 +48,6 @@ func (s *Server) session(conn *net.UnixConn, welcome bool) {
 		return
 	}
 	ours := greeting{version: Version}
-	pid, reason := s.admit(conn, welcome)
 	if theirs.version != Version {
 		reason = fmt.Sprintf("the holder has version %d of the protocol, the client %d", Version, theirs.version)
 	}
