@@ -306,6 +306,24 @@ func TestStrangersTakeNoPlaceOfAClientAndKeepNoHolder(t *testing.T) {
 	p.wantEnd() // though the strangers are still there
 }
 
+func TestHolderOfAnotherUserIsNotBelieved(t *testing.T) {
+	needs.Root(t)
+	dir := t.TempDir()
+	must(t, errors.Join(os.Chmod(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o755)))
+	path := filepath.Join(dir, "s")
+	cmd := command("program", "hold", "--detached", "--socket", path, "--allow-uid", "0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	launch(t, path, cmd)
+	c, err := Dial(t.Context(), path)
+	if err == nil {
+		c.Close()
+		t.Fatal("descriptors would be handed to a process of user 65534")
+	}
+	if want := "is of user 65534: expected root or user 0"; !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one with %q", err, want)
+	}
+}
+
 func TestHolderOutlivesTheReaderOfItsLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	cmd := command("program", "hold", "--detached", "--socket", path)
