@@ -242,6 +242,8 @@ func TestOpenSaysWhatIsWrongAndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ key, value, want string }{
+		// Xen has 15 bits for it; what is above is no domain's, or Xen's own.
+		"domid too large": {netif.KeyBackendID, "32768", `backend-id is "32768"`},
 		"garbage MAC":     {netif.KeyMAC, "zz:zz", `mac is "zz:zz"`},
 		"multicast MAC":   {netif.KeyMAC, "01:00:5e:00:00:01", "want a unicast Ethernet address"},
 		"MTU no number":   {netif.KeyMTU, "many", `mtu is "many"`},

@@ -275,12 +275,16 @@ func TestStateOfAnotherProgramIsAdopted(t *testing.T) {
 		"corrupt header":      {"checksum", func(f *stateFile) { f.head.Backend = 9 }},
 		"corrupt indices":     {"private state out of range", func(f *stateFile) { f.queue(0).Tx.ring.RspCons += 3000 }},
 		"corrupt hand":        {"in hand", func(f *stateFile) { f.queue(0).Tx.hand |= 0xff << 24 }},
+		"too long in hand":    {"frame 0 in hand has", func(f *stateFile) { f.queue(0).Tx.hand |= 1 << 16; f.queue(0).Tx.lens[0] = frameRoom + 1 }},
 		"corrupt map states":  {"pool", func(f *stateFile) { f.queue(0).Tx.pool = garbage() }},
 		"corrupt posted":      {"out of place", func(f *stateFile) { f.queue(0).Rx.posted[3] = 4 }},
 		"died while making":   {"being made", func(f *stateFile) { f.setPhase(phaseMaking) }},
 		"died taking it over": {"5 processes tried it", func(f *stateFile) { f.head.Attempts = maxAttempts }},
 		"died while ending":   {"being made or ended", func(f *stateFile) { f.setPhase(phaseEnded) }},
 		"another connection":  {"checksum", func(f *stateFile) { f.head.Nonce.Text[0]++ }},
+		"another domain":      {"its backend was", func(f *stateFile) { f.head.Backend++; f.seal() }},
+		"another backend":     {"its backend was", func(f *stateFile) { f.head.Path.Text[0]++; f.seal() }},
+		"another vif":         {"its backend was", func(f *stateFile) { f.head.Dir.Text[0]++; f.seal() }},
 		"other ring in store": {"the store's rings are others", func(f *stateFile) { f.queue(0).Record.TxPort++; f.seal() }},
 	} {
 		t.Run(name, func(t *testing.T) { reconnects(t, c.why, onState(c.change)) })

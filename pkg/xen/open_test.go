@@ -121,3 +121,40 @@ func TestAdoptionOfNoDescriptorFails(t *testing.T) {
 		t.Errorf("event channels: %v", err)
 	}
 }
+
+// A descriptor that another process has handed over is used with the ioctls of a device:
+// it must be of that device, and of no other, nor of a file that has its number.
+func TestOnlyDescriptorsOfTheSameDeviceAreAdopted(t *testing.T) {
+	open := func(path string) int {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	zero := open("/dev/zero")
+	file, err := unix.MemfdCreate("file", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(file) })
+	events, grants := eventDevice{path: "/dev/null"}, newFakeGntalloc(t, "1024\n")
+	for name, fd := range map[string]int{"another device": zero, "a file": file} {
+		if f, err := events.Adopt(fd); err == nil {
+			t.Errorf("event channels: %s is adopted: %v", name, f)
+		}
+		if g, err := grants.Adopt(fd); err == nil {
+			t.Errorf("grants: %s is adopted: %v", name, g)
+		}
+	}
+	if f, err := events.Adopt(open("/dev/null")); err != nil {
+		t.Errorf("event channels of the same device: %v, %v", f, err)
+	}
+	if g, err := grants.Adopt(open("/dev/null")); err != nil {
+		t.Errorf("grants of the same device: %v, %v", g, err)
+	}
+	if err := sameDevice(file, func(st *unix.Stat_t) error { return unix.Fstat(file, st) }); err == nil {
+		t.Error("a file that is no device is of the same device as itself")
+	}
+}
