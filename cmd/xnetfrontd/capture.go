@@ -15,6 +15,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
@@ -76,7 +77,7 @@ func (c *captureCmd) Run(s streams) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.err, "capturing vif %s; Ctrl-C ends it\n", c.Vif)
+	fmt.Fprintf(s.err, "capturing vif %s; Ctrl-C ends it\n", printable.Line(c.Vif))
 	done := make(chan struct{})
 	defer close(done)
 	go stopOnSignal(stream, signals, done)
@@ -85,7 +86,7 @@ func (c *captureCmd) Run(s streams) error {
 	err = errors.Join(captureEnd(&count, err), closeOut())
 	fmt.Fprintf(s.err, "%d frames captured, %d dropped\n", count.Packets, count.Dropped())
 	if err == nil && count.Why != "" {
-		fmt.Fprintf(s.err, "it has ended because %s\n", count.Why)
+		fmt.Fprintf(s.err, "it has ended because %s\n", printable.Line(count.Why))
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -165,6 +166,6 @@ func (k *checker) report(r *netfront.Report) {
 }
 
 func (k *checker) print(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "vif %d on %s\n%s", k.devid, k.tap, strings.TrimRight(k.lines.String(), "\n")+"\n")
+	_, err := io.WriteString(w, printable.Text(fmt.Sprintf("vif %d on %s\n%s\n", k.devid, k.tap, strings.TrimRight(k.lines.String(), "\n"))))
 	return err
 }

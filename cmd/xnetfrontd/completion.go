@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
@@ -37,7 +39,7 @@ func completions(parser *kong.Kong, out io.Writer) error {
 
 // servedVifs are the vifs of the daemon that the command line means: the names of their
 // TAPs, and their numbers once something has been typed. There are none where no daemon
-// answers, or not to this user.
+// answers, or not to this user, and none that a shell would not show as it is.
 func servedVifs(a complete.Args) []string {
 	client := control.Client{Path: controlOf(a.All), Timeout: completionTimeout}
 	status, err := client.Status(context.Background())
@@ -53,7 +55,7 @@ func servedVifs(a complete.Args) []string {
 			names = append(names, vif.Name())
 		}
 	}
-	return names
+	return slices.DeleteFunc(names, func(name string) bool { return name != printable.Line(name) })
 }
 
 // controlOf is the path that a command line gives with --control, or the default.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -272,10 +273,10 @@ func (c *adoptCheckCmd) Run(s streams) error {
 		}
 		if err := checkAdoption(ctx, client, e.Key); err != nil {
 			bad++
-			fmt.Fprintf(s.out, "%s: a restart makes a new connection: %s\n", vif, oneLine(err))
+			fmt.Fprintf(s.out, "%s: a restart makes a new connection: %s\n", printable.Line(vif), oneLine(err))
 			continue
 		}
-		fmt.Fprintf(s.out, "%s: can be taken over\n", vif)
+		fmt.Fprintf(s.out, "%s: can be taken over\n", printable.Line(vif))
 	}
 	if bad > 0 {
 		return exitCode(exitRuntime)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 )
 
 // vifLock says that this process serves the vif with a number. It is an flock, so it
@@ -29,7 +32,7 @@ func lockVif(dir string, devid int) (*vifLock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make directory for the lock: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
@@ -38,7 +41,7 @@ func lockVif(dir string, devid int) (*vifLock, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("another xnetfrontd serves it: %s; stop that one first (lock %s)", findOwner(path), path)
+			err = fmt.Errorf("another xnetfrontd serves it: %s; stop that one first (lock %s)", findOwner(f), path)
 		} else {
 			err = fmt.Errorf("lock %s: %w", path, err)
 		}
@@ -86,7 +89,7 @@ func lockOwner(dir string, devid int) (who string, taken bool) {
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
 		return "", false
 	}
-	return findOwner(f.Name()), true
+	return findOwner(f), true
 }
 
 // awaitLock waits until no process has a vif's lock, or ctx ends.
@@ -174,17 +177,24 @@ func writeOwner(f *os.File) error {
 	return f.Truncate(int64(len(text)) + 1)
 }
 
+// maxOwner is how much of a lock is read. A command line that is longer has its process
+// not named.
+const maxOwner = 64 << 10
+
 // findOwner says who has a lock that is taken. One that was taken this moment can
 // still have the last owner's name in its file, which is recognised by that process
-// being gone.
-func findOwner(path string) string {
+// being gone. What is read is the file that was opened and locked: the directory can be
+// another user's, who could put anything under its name, a FIFO that nobody writes to
+// too. So can that user write anything into it.
+func findOwner(f *os.File) string {
 	const tries = 10
 	for range tries {
 		var o owner
-		text, err := os.ReadFile(path)
+		// At an offset, which a FIFO does not have: it fails there and does not block.
+		text, err := io.ReadAll(io.NewSectionReader(f, 0, maxOwner))
 		if err == nil && json.Unmarshal(text, &o) == nil {
 			if ticks, err := startTicks(o.PID); err == nil && ticks == o.Ticks {
-				return o.String()
+				return printable.Line(o.String())
 			}
 		}
 		time.Sleep(10 * time.Millisecond)

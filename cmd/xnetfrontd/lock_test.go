@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -45,5 +51,120 @@ func TestLockThatIsAnotherFileIsNotWrittenTo(t *testing.T) {
 		if text, err := os.ReadFile(secret); err != nil || string(text) != "keep" {
 			t.Errorf("behind the %s is %q, %v", name, text, err)
 		}
+	}
+}
+
+// locked holds the flock of a file in which text is, as a process that has the vif does.
+func locked(t *testing.T, path, text string) {
+	t.Helper()
+	writeFile(t, path, text)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLockThatAnotherWroteDoesNothingToATerminal(t *testing.T) {
+	ticks, err := startTicks(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(owner{PID: os.Getpid(), Ticks: ticks, Command: "xnetfrontd\x1b]0;title\x07\n\u009b2Jrun"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	locked(t, lockPath(dir, 0), string(text))
+	who, taken := lockOwner(dir, 0)
+	if !taken || !strings.Contains(who, "(xnetfrontd?]0;title?; ?2Jrun)") {
+		t.Errorf("owner %q", who)
+	}
+	_, err = lockVif(dir, 0)
+	var said bytes.Buffer
+	report(&said, err)
+	if !strings.Contains(said.String(), "another xnetfrontd serves it: pid ") || !shown(said.String()) {
+		t.Errorf("it says %q", said.String())
+	}
+}
+
+// shown tells whether a terminal shows all of s and does nothing else.
+func shown(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) < 0
+}
+
+func TestLockThatIsNoPlainFileIsNotReadAndDoesNotBlock(t *testing.T) {
+	fifo := func(t *testing.T, path string) {
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere := func(t *testing.T, path string) {
+		target := filepath.Join(t.TempDir(), "elsewhere")
+		locked(t, target, `{"pid":1}`)
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, put := range map[string]func(t *testing.T, path string){"FIFO": fifo, "link": elsewhere} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := lockPath(dir, 0)
+			put(t, path)
+			if name == "FIFO" { // somebody has its lock
+				f, err := os.OpenFile(path, os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan string, 1)
+			go func() {
+				who, _ := lockOwner(dir, 0)
+				_, err := lockVif(dir, 0)
+				done <- fmt.Sprint(who, ": ", err)
+			}()
+			select {
+			case said := <-done:
+				if strings.Contains(said, "pid") || strings.HasSuffix(said, "<nil>") {
+					t.Errorf("it says %q", said)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("it waits for somebody who writes into it")
+			}
+		})
+	}
+}
+
+// The file can change its name between the look at the lock and the look at its owner.
+func TestOwnerOfALockIsReadFromTheFileThatIsLocked(t *testing.T) {
+	dir := t.TempDir()
+	path := lockPath(dir, 0)
+	locked(t, path, "not its owner")
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ticks, err := startTicks(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(owner{PID: os.Getpid(), Ticks: ticks, Command: "another"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, string(text))
+	if who := findOwner(f); strings.Contains(who, "another") {
+		t.Errorf("owner %q, which another file says", who)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/journal"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/repeats"
 )
 
@@ -61,17 +62,41 @@ func streamCore(format string, level zapcore.Level) zapcore.Core {
 		return zapcore.NewCore(consoleEncoder{zapcore.NewConsoleEncoder(enc)}, zapcore.Lock(os.Stderr), level)
 	}
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	return zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(os.Stderr), level)
+	return zapcore.NewCore(jsonEncoder{zapcore.NewJSONEncoder(enc)}, zapcore.Lock(os.Stderr), level)
 }
 
-// consoleEncoder leaves out what is for programs.
+// consoleEncoder leaves out what is for programs, and what a terminal acts on.
 type consoleEncoder struct{ zapcore.Encoder }
 
 func (e consoleEncoder) Clone() zapcore.Encoder { return consoleEncoder{e.Encoder.Clone()} }
 
 func (e consoleEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	isID := func(f zapcore.Field) bool { return f.Key == "message_id" }
-	return e.Encoder.EncodeEntry(entry, slices.DeleteFunc(slices.Clone(fields), isID))
+	entry.Message = printable.Line(entry.Message)
+	return escaped(e.Encoder.EncodeEntry(entry, slices.DeleteFunc(slices.Clone(fields), isID)))
+}
+
+// jsonEncoder leaves nothing in a line that a terminal acts on.
+type jsonEncoder struct{ zapcore.Encoder }
+
+func (e jsonEncoder) Clone() zapcore.Encoder { return jsonEncoder{e.Encoder.Clone()} }
+
+func (e jsonEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	return escaped(e.Encoder.EncodeEntry(entry, fields))
+}
+
+// escaped is a line whose fields are JSON, with more escaped than zap does.
+func escaped(line *buffer.Buffer, err error) (*buffer.Buffer, error) {
+	if err != nil {
+		return nil, err
+	}
+	text := printable.JSON(line.Bytes())
+	if len(text) != line.Len() {
+		text = append([]byte(nil), text...)
+		line.Reset()
+		_, _ = line.Write(text) // which cannot fail
+	}
+	return line, nil
 }
 
 // noteFailure notes in the journal why the program ends with this exit code, if w is the

@@ -14,6 +14,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 )
 
@@ -124,7 +125,5 @@ func report(w io.Writer, err error) int {
 	return status
 }
 
-// oneLine is err's text with the lines of joined errors behind each other.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
-}
+// oneLine is err's text as one line that any terminal can show.
+func oneLine(err error) string { return printable.Line(err.Error()) }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -148,7 +149,9 @@ type preparer struct {
 	out     io.Writer
 }
 
-func (p *preparer) say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n", args...) }
+func (p *preparer) say(format string, args ...any) {
+	fmt.Fprintln(p.out, printable.Line(fmt.Sprintf(format, args...)))
+}
 
 // modules loads what is missing. A device tells better than a list of modules, which
 // lacks what is built into the kernel.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
@@ -75,7 +76,7 @@ type releaser struct {
 }
 
 func (r *releaser) say(format string, args ...any) {
-	fmt.Fprintf(r.out, "vif %d: "+format+"\n", append([]any{r.devid}, args...)...)
+	fmt.Fprintf(r.out, "vif %d: %s\n", r.devid, printable.Line(fmt.Sprintf(format, args...)))
 }
 
 func (r *releaser) release(ctx context.Context) (err error) {

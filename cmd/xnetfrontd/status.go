@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 )
 
@@ -41,7 +42,9 @@ func (c *statusCmd) Run(s streams) error {
 
 // printJSON writes an answer for programs, and for people who look at it.
 func printJSON[T any](w io.Writer, answer *T) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(answer)
+	doc, err := json.MarshalIndent(answer, "", "  ")
+	if err == nil {
+		_, err = w.Write(append(printable.JSON(doc), '\n'))
+	}
+	return err
 }

@@ -109,13 +109,16 @@ func bind(path string, public bool) (*net.UnixListener, error) {
 // processes lock two files of one name.
 func takeLock(socket string) (*os.File, error) {
 	path := socket + ".lock"
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
+	if err := plainFile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("open lock: %w", err), f.Close())
+	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = fmt.Errorf("another holder, pid %s, has %s; use that one, or choose another --socket", lockOwner(path), socket)
+		err = fmt.Errorf("another holder, pid %s, has %s; use that one, or choose another --socket", lockOwner(f), socket)
 	} else if err != nil {
 		err = fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -130,10 +133,26 @@ func takeLock(socket string) (*os.File, error) {
 	return f, nil
 }
 
-func lockOwner(path string) string {
-	b, err := os.ReadFile(path)
-	if pid := strings.TrimSpace(string(b)); err == nil && pid != "" {
-		return pid
+// plainFile tells whether what was opened as a lock is one. The directory can be another
+// user's, and what is written is not to go into some other file that has this name.
+func plainFile(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
 	}
-	return "unknown"
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
+		return fmt.Errorf("%s is no plain file, or has another name: remove it", f.Name())
+	}
+	return nil
+}
+
+// lockOwner is the process that a lock names: a number, whatever else is in the file.
+func lockOwner(f *os.File) string {
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0)
+	pid, err := strconv.ParseUint(strings.TrimSpace(string(b[:n])), 10, 31)
+	if err != nil {
+		return "unknown"
+	}
+	return strconv.FormatUint(pid, 10)
 }

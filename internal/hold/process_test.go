@@ -399,7 +399,7 @@ func holderPid(t *testing.T, path string) int {
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
 		return 0
 	}
-	pid, _ := strconv.Atoi(lockOwner(path + ".lock"))
+	pid, _ := strconv.Atoi(lockOwner(f))
 	return pid
 }
 
@@ -475,5 +475,36 @@ func TestHolderOfRootHasTheNameThatAShutdownSpares(t *testing.T) {
 	must(t, err)
 	if !bytes.HasPrefix(argv, []byte("@xnetfrontd-hold\x00hold\x00")) || string(comm) != "xnetfrontd-hold\n" {
 		t.Errorf("its arguments are %q, its name %q", argv, comm)
+	}
+}
+
+// The directory of a socket can be another user's.
+func TestLockOfASocketIsAPlainFileAndNamesANumber(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	secret := filepath.Join(dir, "secret")
+	must(t, os.WriteFile(secret, []byte("keep"), 0o600))
+	for name, link := range map[string]func(old, new string) error{
+		"symbolic link": os.Symlink,
+		"hard link":     os.Link,
+		"FIFO":          func(_, new string) error { return unix.Mkfifo(new, 0o600) },
+	} {
+		must(t, link(secret, path+".lock"))
+		if l, err := listen(path, false); err == nil {
+			t.Errorf("a %s was taken for a lock", name)
+			must(t, errors.Join(l.Close(), l.release()))
+		}
+		must(t, os.Remove(path+".lock"))
+	}
+	if b, err := os.ReadFile(secret); err != nil || string(b) != "keep" {
+		t.Errorf("the other file has %q, %v", b, err)
+	}
+	must(t, os.WriteFile(path+".lock", []byte("\x1b[2J1\n"), 0o600))
+	f, err := os.Open(path + ".lock")
+	must(t, err)
+	defer f.Close()
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	if _, err := listen(path, false); !strings.Contains(fmt.Sprint(err), "another holder, pid unknown, has") {
+		t.Errorf("error %q", err)
 	}
 }

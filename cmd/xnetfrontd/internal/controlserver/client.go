@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
@@ -63,7 +63,5 @@ func (c *client) refuse(err error) {
 	c.conn.Close()
 }
 
-// oneLine is err's text with the lines of joined errors behind each other.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-}
+// oneLine is err's text as one line that any terminal can show.
+func oneLine(err error) string { return printable.Line(err.Error()) }

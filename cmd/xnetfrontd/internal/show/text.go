@@ -5,28 +5,17 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 	"time"
-	"unicode"
-)
 
-// Printable is s with everything replaced that is not to be seen but may do something to
-// a terminal: some texts are a backend's.
-func Printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+)
 
 // Age is how long ago since was, to a second.
 func Age(since, now time.Time) time.Duration { return max(0, now.Sub(since)).Round(time.Second) }
 
-// flush writes what was gathered.
+// flush writes what was gathered: some of it is a backend's.
 func flush(w io.Writer, b *bytes.Buffer) error {
-	_, err := io.WriteString(w, Printable(b.String()))
+	_, err := io.WriteString(w, printable.Text(b.String()))
 	return err
 }
 

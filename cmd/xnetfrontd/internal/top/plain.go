@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 )
 
@@ -39,7 +40,7 @@ func plain(w io.Writer, f frame) error {
 			plainVif(&b, at, &f.vifs[i])
 		}
 	}
-	_, err := io.WriteString(w, show.Printable(b.String()))
+	_, err := io.WriteString(w, printable.Text(b.String()))
 	return err
 }
 

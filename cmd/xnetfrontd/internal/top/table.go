@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 )
 
@@ -164,7 +165,7 @@ func fit(lines []string, width, height int) []string {
 	}
 	out := make([]string, len(lines))
 	for i, l := range lines {
-		l = show.Printable(strings.ReplaceAll(l, "\n", "; "))
+		l = printable.Line(l)
 		if width > 0 && utf8.RuneCountInString(l) > width {
 			l = string([]rune(l)[:width])
 		}

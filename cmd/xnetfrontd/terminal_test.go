@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+)
+
+// hostile is text that changes a terminal if it gets there as it is.
+const hostile = "\x1b]0;title\x07\u009b2J\u202e\x7f"
+
+// answering is a control socket where every request is answered alike: whoever has taken
+// the daemon over can answer anything.
+func answering(t *testing.T, r control.Response) (socket string) {
+	t.Helper()
+	r.Version = control.Version
+	line, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(t.TempDir(), "control.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
+				_, _ = conn.Write(append(line, '\n'))
+			}
+			conn.Close()
+		}
+	}()
+	return socket
+}
+
+func TestWhatADaemonAnswersDoesNothingToATerminal(t *testing.T) {
+	refusing := answering(t, control.Response{Error: "no" + hostile})
+	status := &control.Status{Program: hostile, Vifs: []control.Vif{
+		{Match: "0", DevID: 0, TAP: "good"},
+		{Match: hostile, DevID: -1, TAP: "bad" + hostile, Waiting: hostile, Since: time.Unix(0, 0)},
+		{Match: "2", DevID: 2, TAP: "worse", Problem: hostile},
+	}}
+	talking := answering(t, control.Response{Status: status, Dump: &netfront.Dump{TAP: hostile, BackendState: hostile}})
+	for _, args := range []string{"status", "dump 0", "kick 0", "reload", "top", "capture 0 -w /dev/null"} {
+		o := runProgram(t, program(append(strings.Fields(args), "--control", refusing)...))
+		if !strings.HasPrefix(o.errOut, "xnetfrontd: no?]0;title?") || o.code != exitRuntime || !shown(o.out+o.errOut) {
+			t.Errorf("%s of a daemon that refuses: %+v", args, o)
+		}
+	}
+	for _, args := range []string{"status", "status --json", "status 7", "dump 0", "dump 0 --json", "top --count 1 --interval 100ms"} {
+		o := runProgram(t, program(append(strings.Fields(args), "--control", talking)...))
+		if o.out == "" && o.code != exitRuntime || !shown(o.out+o.errOut) {
+			t.Errorf("%s of a daemon that answers: %+v", args, o)
+		}
+	}
+	var got control.Status
+	o := runProgram(t, program("status", "--json", "--control", talking))
+	if err := json.Unmarshal([]byte(o.out), &got); err != nil || got.Program != hostile {
+		t.Errorf("the JSON has another value: %q, %v", got.Program, err)
+	}
+	cmd := program()
+	cmd.Env = append(cmd.Env, "COMP_LINE=xnetfrontd status --control "+talking+" ")
+	if o := runProgram(t, cmd); !strings.Contains(o.out, "good\n") || !shown(o.out) {
+		t.Errorf("completed to %q", o.out)
+	}
+}
+
+func TestLogLinesDoNothingToATerminal(t *testing.T) {
+	for _, format := range []string{"console", "json"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stderr := os.Stderr
+		os.Stderr = w
+		log := zap.New(streamCore(format, zapcore.InfoLevel))
+		os.Stderr = stderr
+		log.Info("line"+hostile, zap.String("cause", hostile), event(eventFailed))
+		w.Close()
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if err != nil || !strings.Contains(line, "title") || !shown(strings.ReplaceAll(line, "\t", " ")) {
+			t.Errorf("%s: %q, %v", format, line, err)
+		}
+		r.Close()
+	}
+}
