@@ -29,6 +29,16 @@ for unit in *.service *.socket; do
 	fi
 done
 
+# The drop-in of the examples takes from the daemon what it says, and nothing else breaks.
+dropin=$root/etc/systemd/system/xnetfrontd.service.d/no-io-uring.conf
+install -D -m 644 ../deploy/systemd/no-io-uring.conf "$dropin"
+if said=$(systemd-analyze verify --man=no --root="$root" xnetfrontd.service 2>&1 | grep -F xnetfrontd); then
+	fail "verify with no-io-uring.conf: $said"
+fi
+for call in setup enter register; do
+	systemd-analyze syscall-filter --no-pager @aio | grep -qx " *io_uring_$call" || fail "@aio has no io_uring_$call, which no-io-uring.conf is to take"
+done
+
 # limit UNIT TENTHS: the unit's exposure is at most so much.
 limit() {
 	local said

@@ -16,6 +16,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/privilege"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
 type runCmd struct {
@@ -60,10 +61,20 @@ func (c *runCmd) Run(streams) error {
 	if err != nil {
 		log.Warn("capabilities stay in effect", zap.Error(err))
 	}
+	restrictUring(log)
 	sig := catchSignals(log, unix.SIGUSR2, unix.SIGHUP)
 	defer sig.close()
 	d := daemonRun{xen: c.xenFlags, sys: sys, log: log, load: c.load, holder: c.socket(c.embedded()), privileged: privileged}
 	return d.serve(sig.ctx, cfg, sig.reload)
+}
+
+// restrictUring takes from this process what rings could do past the sandbox's filter.
+// Where that is not possible the daemon runs as it always did: docs/security.md says what
+// that means, and log lines at every start would not help those with an older kernel.
+func restrictUring(log *zap.Logger) {
+	if err := tap.RestrictUring(); err != nil {
+		log.Debug("io_uring is as the kernel and the sandbox have it", problem(err))
+	}
 }
 
 // daemonRun is one run of the daemon.

@@ -8,15 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
+	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-// refuseUring makes io_uring_setup(2) fail in every thread of this process, as a sandbox
-// does.
+// refuseUring makes io_uring_setup(2) and the two calls beside it fail in every thread of
+// this process, as a sandbox without @aio does.
 func refuseUring() {
 	const number = 0 // of the system call, in struct seccomp_data
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jt: 0, Jf: 1},
+		// The three have successive numbers.
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jt: 0, Jf: 2},
+		{Code: unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, K: unix.SYS_IO_URING_REGISTER, Jt: 1, Jf: 0},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
@@ -30,7 +34,7 @@ func refuseUring() {
 	}
 }
 
-func TestRefusedIOUringIsSaidInLogStatusAndMetrics(t *testing.T) {
+func TestRefusedIOUringIsSaidInLogStatusAndMetricsAndFramesFlow(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
 	m.startBackend()
 	t.Setenv(beRefused, "1")
@@ -45,6 +49,18 @@ func TestRefusedIOUringIsSaidInLogStatusAndMetrics(t *testing.T) {
 	if !strings.Contains(text, `xnetfrontd_vif_io_uring{vif="0"} 0`) {
 		t.Error("no metric says it")
 	}
+	// Frames go both ways without it.
+	m.send(5)
+	_, port := m.port(0)
+	for i := range 5 {
+		if err := port.Send(0, tap.VirtioHeader{}, strange(60+1000*i, byte(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.awaitStatus("frames both ways", func(v control.Vif) bool {
+		q := v.Device.Queues
+		return len(q) > 0 && q[0].Tx.Counters["packets"] >= 5 && q[0].Rx.Counters["packets"] >= 5
+	})
 	d.stop(unix.SIGTERM)
 	if log := d.stderr(); strings.Count(log, "io_uring is not used: a system call for each frame") != 1 || !strings.Contains(log, why) {
 		t.Errorf("it logged:\n%s", log)

@@ -94,10 +94,30 @@ func (d *debian) metricsSocket() {
 	}
 }
 
+// withoutUring wants the drop-in of the examples to take io_uring from the daemon and to
+// cost no packet, and the daemon to have it again without the drop-in.
+func (d *debian) withoutUring() {
+	const example, dir = "/usr/share/doc/xnetfrontd/examples/systemd/no-io-uring.conf", "/etc/systemd/system/xnetfrontd.service.d"
+	none := func() bool { return strings.Contains(d.sh("xnetfrontd status --json"), `"no_io_uring"`) }
+	had := !none()
+	d.sh(fmt.Sprintf("install -D -m 644 %s %s/no-io-uring.conf && systemctl daemon-reload", example, dir))
+	d.loses(0, "a restart without io_uring", func() { d.sh("systemctl restart xnetfrontd") })
+	if !none() {
+		d.t.Errorf("the daemon has io_uring in spite of %s", example)
+	}
+	d.loses(0, "a restart with what the unit allows", func() {
+		d.sh(fmt.Sprintf("rm -r %s && systemctl daemon-reload && systemctl restart xnetfrontd", dir))
+	})
+	if has := !none(); has != had {
+		d.t.Errorf("io_uring is used without the drop-in: %t, it was %t", has, had)
+	}
+	d.healthy()
+}
+
 // refused wants nothing to have been refused to the units, in any boot: the sandbox is
 // wider than what they do. What xenstore refuses is the toolstack's, which takes a vif away.
 func (d *debian) refused() {
-	out := d.sh(fmt.Sprintf("for boot in -1 0; do journalctl --boot=$boot --no-pager -o short-monotonic --unit %s --unit %s --unit %s; done | grep -iE 'not permitted|permission denied|read-only file system' | grep -v 'xenstore: ' || true", daemonUnit, holderUnit, claimUnit))
+	out := d.sh(fmt.Sprintf("for boot in -1 0; do journalctl --boot=$boot --no-pager -o short-monotonic --unit %s --unit %s --unit %s; done | grep -iE 'not permitted|permission denied|read-only file system' | grep -v -e 'xenstore: ' -e 'io_uring is not used' || true", daemonUnit, holderUnit, claimUnit))
 	if out != "" {
 		d.t.Errorf("the sandbox is too narrow: %s", out)
 	}

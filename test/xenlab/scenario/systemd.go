@@ -48,6 +48,7 @@ func systemd() Scenario {
 			d.pause()
 			d.detach()
 			d.metricsSocket()
+			d.withoutUring()
 			d.stopAndStart()
 			d.reboot()
 			d.bootWithoutBackend()
