@@ -1,8 +1,10 @@
 package netfront
 
 import (
+	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
 // A frame is read into a page that is granted already, and its checksum is finished
@@ -116,6 +119,83 @@ func TestBackOffGrowsOverViolations(t *testing.T) {
 		}
 		if next := i + 1; next < len(made) && made[next].Time.Sub(e.Time) < wait {
 			t.Errorf("retry %d came after %v, before its %v", i, made[next].Time.Sub(e.Time), wait)
+		}
+	}
+}
+
+// scribbler is a TAP during whose write the backend writes the pages.
+type scribbler struct {
+	sink
+	grants *heapGrants
+}
+
+func (s *scribbler) Write(frames [][]unix.Iovec, res []int32) error {
+	for ref, page := range s.grants.pages {
+		if ref == s.grants.next-1 {
+			continue // the ring's
+		}
+		for i := range page {
+			page[i] = 0xa5
+		}
+	}
+	return s.sink.Write(frames, res)
+}
+
+// The kernel parses what it is given: headers that the backend could change after they
+// were checked would have been checked in vain.
+func TestPageThatChangesAfterTheCheckDoesNotChangeTheHeaders(t *testing.T) {
+	r := newRxRig(t, fullMaps)
+	out := &scribbler{grants: r.grants}
+	r.q.out = out
+	frame := tcpFrame(9000)
+	gso := netif.NewGSO(1448, netif.GSOTCPv4)
+	r.send(netif.RxCsumBlank|netif.RxDataValidated, &gso, 0, frame)
+	r.service()
+	if len(out.frames) != 1 {
+		t.Fatalf("%d frames", len(out.frames))
+	}
+	got := out.frames[0]
+	hdr, err := tap.ParseVirtioHeader(got)
+	if err != nil || hdr.HdrLen == 0 {
+		t.Fatalf("header %+v, %v", hdr, err)
+	}
+	if n := int(hdr.HdrLen); !bytes.Equal(got[tap.VirtioHeaderSize:][:n], frame[:n]) {
+		t.Errorf("headers %x, which were checked as %x", got[tap.VirtioHeaderSize:][:n], frame[:n])
+	}
+	if bytes.Equal(got[len(got)-100:], frame[len(frame)-100:]) {
+		t.Error("the payload was not rewritten: this tests nothing")
+	}
+}
+
+// The backend's nodes are its own to write.
+func TestNonsenseThatABackendOffersCountsAsMissing(t *testing.T) {
+	server, err := xensim.New(xensim.Options{HeapPages: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	backend := xensim.BackendPath(driverDom, guestDom, 0)
+	for queues, want := range map[string]int{
+		"-1": 1, "0": 1, "": 1, "many": 1, "99999999999999999999": 1, "2147483647": 4, "3": 3, " 2\n": 2,
+	} {
+		for key, value := range map[string]string{
+			netif.KeyRxCopy: "1", netif.KeySG: "yes", netif.KeyGSOTCPv4: "2", netif.KeyGSOTCPv6: strings.Repeat("1", 2000),
+			netif.KeyIPv6Csum: "", netif.KeySplitChannels: "-1", netif.KeyMaxQueues: queues,
+		} {
+			if err := server.Toolstack().Write(t.Context(), backend+"/"+key, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o, err := readOffer(t.Context(), server.Toolstack(), backend)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := negotiate(AllFeatures(), 4, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.queues != want || a.Features != (Features{Csum: true}) {
+			t.Errorf("%q queues: %d with %v", queues, a.queues, a.Names())
 		}
 	}
 }

@@ -302,3 +302,35 @@ func BenchmarkSlotLife(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/16, "ns/slot")
 }
+
+// The peer can write the whole page. What this end knows of its own side it keeps to
+// itself.
+func TestWordsOfTheFrontendAreNeverReadBack(t *testing.T) {
+	f, _, page := newPair(t)
+	s := slot12{1}
+	for range 5 {
+		f.Put(&s)
+	}
+	f.Push()
+	binary.LittleEndian.PutUint32(page[8:], 3) // rsp_prod
+	for off := range page {
+		if off < 8 || off >= 12 {
+			page[off] = 0xa5
+		}
+	}
+	if n, err := f.Responses(); n != 3 || err != nil {
+		t.Fatalf("%d responses, %v", n, err)
+	}
+	if f.Produced() != 5 || f.Free() != f.Size()-5 || f.Unpublished() != 0 {
+		t.Errorf("produced %d, free %d", f.Produced(), f.Free())
+	}
+	f.Consume(3)
+	f.Put(&s)
+	f.Push()
+	if f.Produced() != 6 || f.Consumed() != 3 || f.Free() != f.Size()-3 || f.Unpublished() != 0 {
+		t.Errorf("produced %d, consumed %d, free %d", f.Produced(), f.Consumed(), f.Free())
+	}
+	if got := binary.LittleEndian.Uint32(page); got != 6 {
+		t.Errorf("req_prod is %d, want 6", got)
+	}
+}
