@@ -79,6 +79,11 @@ lint: check-go ## gofmt, go vet and staticcheck (pinned in tools/go.mod)
 	if [ -n "$$bad" ]; then printf 'not gofmt-ed:\n%s\n' "$$bad" >&2; exit 1; fi
 	go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
+	go -C tools vet ./...
+
+.PHONY: vulncheck
+vulncheck: check-go ## look the dependencies up in Go's database of vulnerabilities (govulncheck, pinned in tools/go.mod)
+	@tools/vulncheck.sh
 
 .PHONY: fuzz
 fuzz: check-go ## run every fuzz target for FUZZTIME (10s)

@@ -30,9 +30,10 @@ export PKG_NOTICES="$work/notices" PKG_MANUALS="$work/manuals"
 deploy/packages/notices.sh >"$PKG_NOTICES"
 deploy/packages/manuals.sh "$PKG_MANUALS" "$PKG_VERSION"
 for arch in $arches; do
-	export PKG_ARCH="$arch" PKG_BINARY="$work/$arch"
+	export PKG_ARCH="$arch" PKG_BINARY="$work/$arch" PKG_SBOM="$work/$arch.cdx.json"
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -buildvcs=false \
 		-ldflags "-s -w -buildid= -X main.version=$describe" -o "$PKG_BINARY" ./cmd/xnetfrontd
+	go -C tools run ./sbom "$PKG_BINARY" "$PWD/deploy/packages/licences" "$PKG_VERSION" >"$PKG_SBOM"
 	for format in $formats; do
 		go tool -modfile=tools/go.mod nfpm package --config deploy/packages/nfpm.yaml \
 			--packager "$format" --target "$out/" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }

@@ -36,6 +36,7 @@ cat >"$work/files" <<'END'
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/prometheus/prometheus.yml
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/prometheus/xnetfrontd.rules.yml
 -rw-r--r-- ./usr/share/doc/xnetfrontd/examples/systemd/no-io-uring.conf
+-rw-r--r-- ./usr/share/doc/xnetfrontd/sbom.cdx.json
 -rw-r--r-- ./usr/share/doc/xnetfrontd/third-party-notices
 -rw-r--r-- ./usr/share/fish/vendor_completions.d/xnetfrontd.fish
 -rw-r--r-- ./usr/share/man/man5/xnetfrontd.toml.5.gz
