@@ -71,6 +71,7 @@ type RxQueue struct {
 	results []int32
 	parts   []rxPart // of the frame at hand
 
+	hurried bool   // others wait for the worker: one batch at a time
 	partial uint32 // responses of a frame whose end is not there yet
 }
 
@@ -147,7 +148,11 @@ func (q *RxQueue) post(m *busdma.Map) error {
 // done its share. More says that it would go on at once.
 func (q *RxQueue) service() (more bool, err error) {
 	q.look()
-	for range rxRounds {
+	rounds := rxRounds
+	if q.hurried {
+		rounds = 1
+	}
+	for range rounds {
 		waiting, err := q.ring.Responses()
 		if err != nil {
 			return false, violation("rx %v", err)

@@ -90,6 +90,7 @@ type TxQueue struct {
 	extras     uint32 // extras put whose NULL response did not come yet
 	tapReady   bool   // the TAP may have frames: no EAGAIN since it was readable
 	wanted     int    // maps that the queue waits for, 0 if for none
+	hurried    bool   // others wait for the worker: one batch at a time
 	parked     bool   // it asked for an event and can do nothing until responses come
 }
 
@@ -135,7 +136,11 @@ func (q *TxQueue) service() (more bool, err error) {
 	if err := q.reap(); err != nil {
 		return false, err
 	}
-	for range txRounds {
+	rounds := txRounds
+	if q.hurried {
+		rounds = 1
+	}
+	for range rounds {
 		sent, err := q.sendPending()
 		if err == nil && sent && q.tapReady {
 			err = q.read()

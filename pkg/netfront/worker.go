@@ -141,7 +141,11 @@ func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) 
 		}
 		crashPoint(crashEventRead)
 	}
-	worked, more, err := w.service(ready)
+	before := w.progress()
+	w.hurry(w.poll.hurried())
+	more, err := w.service(ready)
+	done := w.progress() - before
+	w.poll.spend(int(done))
 	w.publish()
 	if c&controlDump != 0 {
 		w.answerDump()
@@ -149,7 +153,7 @@ func (w *worker) turn(ready readiness) (n next, pause time.Duration, err error) 
 	if err != nil {
 		return nextEnd, 0, err // and the ports stay masked: a broken backend cannot storm
 	}
-	if err := w.writeBack(event, worked, ready); err != nil {
+	if err := w.writeBack(event, done != 0, ready); err != nil {
 		return nextEnd, 0, err
 	}
 	switch {
@@ -178,30 +182,29 @@ func (w *worker) readEvents() (event bool, err error) {
 	}
 }
 
-// service lets the queues work. Worked says that one of them found something.
-func (w *worker) service(ready readiness) (worked, more bool, err error) {
-	before := w.progress()
+// service lets the queues work.
+func (w *worker) service(ready readiness) (more bool, err error) {
 	if w.tx != nil {
 		if err := w.lookAtTAP(ready&readyTAP != 0); err != nil {
-			return false, false, err
+			return false, err
 		}
 		if more, err = w.tx.service(); err != nil {
-			return false, false, err
+			return false, err
 		}
 		ready, err := w.announce()
 		if err != nil {
-			return false, false, err
+			return false, err
 		}
 		more = more || ready
 	}
 	if w.rx != nil {
 		m, err := w.rx.service()
 		if err != nil {
-			return false, false, err
+			return false, err
 		}
 		more = more || m
 	}
-	return w.progress() != before, more, nil
+	return more, nil
 }
 
 // lookAtTAP lets the tx queue read, if the time for it has come.
@@ -228,7 +231,17 @@ func (w *worker) lookAtTAP(edge bool) error {
 	return nil
 }
 
-// progress changes when a queue consumes a response or produces a request.
+// hurry has the queues do one batch at a time from now on, or a full share.
+func (w *worker) hurry(on bool) {
+	if w.tx != nil {
+		w.tx.hurried = on
+	}
+	if w.rx != nil {
+		w.rx.hurried = on
+	}
+}
+
+// progress counts up when a queue consumes a response or produces a request.
 func (w *worker) progress() (n uint32) {
 	if w.tx != nil {
 		n += w.tx.ring.Consumed() + w.tx.ring.Produced()
