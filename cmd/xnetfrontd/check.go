@@ -148,6 +148,9 @@ func silent(r *netfront.Report) bool {
 // report writes what a connection would be.
 func (k *checker) report(r *netfront.Report) {
 	k.line("link", "address %s, MTU %d", r.MAC, r.MTU)
+	if r.MTURefused != "" {
+		k.line("MTU", "the toolstack's cannot be used: %s", r.MTURefused)
+	}
 	k.line("state", "%s; the backend %s in domain %d is %s", r.State, r.Backend, r.BackendDomID, r.BackendState)
 	if r.Queues == 0 {
 		k.line("features", "nothing is offered yet; run waits for the backend")

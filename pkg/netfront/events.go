@@ -50,9 +50,14 @@ const (
 	// Fields: XNF_MAC, XNF_MTU, XNF_MAC_BEFORE, XNF_MTU_BEFORE, XNF_TAP_KEEPS.
 	EventChanged = "e949ab385ac64b3990beeef55b0423c0"
 
-	// EventIdentity: What the toolstack says of the vif is no address, or no MTU. The vif is
-	// served with what was known of it before. Fields: XNF_ERROR.
+	// EventIdentity: What the toolstack says of the vif is no address. The vif is served with
+	// what was known of it before. Fields: XNF_ERROR.
 	EventIdentity = "7db7e0fa0e9d42799dd56f24285b201e"
+
+	// EventMTU: What the toolstack says of the vif's MTU is none, or one with which Linux would
+	// take IPv6 off the TAP. The vif is served with the MTU in XNF_MTU. Fields: XNF_ERROR,
+	// XNF_MTU.
+	EventMTU = "567e983d7c4c473a81ef133149b494ac"
 
 	// EventRenamed: Somebody has given the TAP another name. Nothing else changes, and TAP of
 	// later lines is the new name. Fields: XNF_NAME_BEFORE.

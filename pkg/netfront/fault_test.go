@@ -246,8 +246,6 @@ func TestOpenSaysWhatIsWrongAndLeavesNothing(t *testing.T) {
 		"domid too large": {netif.KeyBackendID, "32768", `backend-id is "32768"`},
 		"garbage MAC":     {netif.KeyMAC, "zz:zz", `mac is "zz:zz"`},
 		"multicast MAC":   {netif.KeyMAC, "01:00:5e:00:00:01", "want a unicast Ethernet address"},
-		"MTU no number":   {netif.KeyMTU, "many", `mtu is "many"`},
-		"MTU too large":   {netif.KeyMTU, "70000", `mtu is "70000"`},
 		"backend's domid": {netif.KeyBackendID, "-3", `backend-id is "-3"`},
 	} {
 		old, err := server.Toolstack().Read(ctx, dir+"/"+c.key)

@@ -12,6 +12,7 @@ type Report struct {
 	DevID         int               `json:"devid"`
 	MAC           string            `json:"mac"`
 	MTU           int               `json:"mtu"`
+	MTURefused    string            `json:"mtu_refused,omitempty"` // what the toolstack says of it, if that cannot be used
 	State         string            `json:"state"`
 	Backend       string            `json:"backend"`
 	BackendDomID  uint16            `json:"backend_domid"`
@@ -51,7 +52,9 @@ func Inspect(ctx context.Context, guest *xen.Guest, cfg Config) (*Report, error)
 	}
 	r := &Report{DevID: cfg.DevID, MAC: id.mac.String(), State: own.String(),
 		Backend: a.backend, BackendDomID: uint16(a.domid), BackendState: peer.String()}
-	r.MTU = cfg.mtu(id)
+	if r.MTU = cfg.mtu(id); cfg.MTU == 0 {
+		r.MTURefused = id.refused
+	}
 	limit, err := guest.Grants.Limit()
 	if err != nil {
 		return r, fmt.Errorf("read the limit of granted pages: %w", err)

@@ -148,10 +148,10 @@ func TestNonsenseOfTheToolstackLeavesTheTAPAsItWas(t *testing.T) {
 	w := newWorld(t, worldConfig{front: Config{Logger: log}})
 	w.connected(1)
 	dir := xensim.FrontendPath(guestDom, 0)
-	w.check(w.server.Toolstack().Write(w.deadline(), dir+"/mtu", "huge"))
+	w.check(w.server.Toolstack().Write(w.deadline(), dir+"/mac", "none"))
 	w.dev.learnAgain(t, w)
-	if a := w.link().Attrs(); a.MTU != 1500 || logs.FilterField(event(EventIdentity)).Len() != 1 {
-		t.Errorf("MTU %d; %v", a.MTU, logs.All())
+	if a := w.link().Attrs(); a.HardwareAddr.String() != guestMAC.String() || logs.FilterField(event(EventIdentity)).Len() != 1 {
+		t.Errorf("address %v; %v", a.HardwareAddr, logs.All())
 	}
 }
 

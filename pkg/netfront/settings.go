@@ -183,7 +183,7 @@ func (d *Device) shortQueue() (int, error) {
 
 // learn reads again what the toolstack says of the vif, which may have been attached anew with
 // another address and MTU, and gives the TAP the address, if it has the one that it was given
-// last. What is no address or no MTU is left out.
+// last. What is no address or no MTU is left out; the latter is said.
 func (d *Device) learn(ctx context.Context, a address) error {
 	id, err := readIdentity(ctx, d.guest.Store, a)
 	if errors.Is(err, errIdentity) {
@@ -194,6 +194,13 @@ func (d *Device) learn(ctx context.Context, a address) error {
 		return err
 	}
 	before := d.id
+	if id.refused != "" && id.mtu == 0 {
+		id.mtu = before.mtu
+	}
+	if id.refused != before.refused {
+		d.update(func(*view) { d.id.refused = id.refused })
+		d.sayRefused(id)
+	}
 	if bytes.Equal(id.mac, before.mac) && id.mtu == before.mtu && d.set.MAC == id.mac.String() {
 		return nil
 	}
@@ -211,6 +218,14 @@ func (d *Device) learn(ctx context.Context, a address) error {
 			zap.String("tap_keeps", strings.Join(kept, ", ")), event(EventChanged))
 	}
 	return nil
+}
+
+// sayRefused says that an MTU of the toolstack's is not used as it is, unless the configuration
+// has one.
+func (d *Device) sayRefused(id identity) {
+	if id.refused != "" && d.cfg.MTU == 0 {
+		d.log.Warn("the vif's MTU cannot be used", zap.String("error", id.refused), zap.Int("mtu", d.cfg.mtu(id)), event(EventMTU))
+	}
 }
 
 // followMAC gives the TAP the vif's address, unless it has another one than it was given last:

@@ -45,6 +45,8 @@ type Status struct {
 	GrantLimit   int               `json:"grant_limit"`          // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
 	Shaping      ShapingStatus     `json:"shaping"` // how the guest's frames are held back
+	// MTURefused is what the toolstack says of the MTU, if that cannot be used.
+	MTURefused string `json:"mtu_refused,omitempty"`
 	// Reported are the addresses that the toolstack was told.
 	Reported []string `json:"reported_addresses,omitempty"`
 	// NoUring says why frames go to and from the TAP without io_uring; empty: with it.
@@ -179,6 +181,9 @@ func (d *Device) status() Status {
 		State: v.state.String(), Since: v.since,
 		Backend: v.address.backend, BackendDomID: uint16(v.address.domid), BackendState: v.backendState.String(), BackendSince: v.backendSince,
 		Awaits: v.awaits, Disabled: v.disabled, Connects: v.connects, TakenOver: v.takenOver, Ended: maps.Clone(v.ended), Announcing: v.announcing, Stations: v.stations, Features: v.agreed.Features, Missing: v.agreed.missing, Queues: []QueueStatus{},
+	}
+	if d.cfg.MTU == 0 {
+		s.MTURefused = d.id.refused
 	}
 	if v.reason != nil {
 		s.Reason = strings.ReplaceAll(v.reason.Error(), "\n", "; ") // of errors.Join

@@ -62,9 +62,8 @@ func readVif(ctx context.Context, s xen.Store, devid int) (Vif, error) {
 	}
 }
 
-// errIdentity says that the toolstack has given a vif no address, or none that is one, or an
-// MTU that is none.
-var errIdentity = errors.New("no usable MAC address or MTU")
+// errIdentity says that the toolstack has given a vif no address, or none that is one.
+var errIdentity = errors.New("no usable MAC address")
 
 // readMAC reads the vif's address, from our directory or else from the backend's.
 func readMAC(ctx context.Context, s xenstore.Operations, a address) (net.HardwareAddr, error) {

@@ -72,27 +72,60 @@ func findVif(ctx context.Context, s xenstore.Operations, devid int) (address, er
 // identity is what the toolstack says of a vif, apart from the rings.
 type identity struct {
 	mac net.HardwareAddr
-	mtu int // 0 if it says nothing
+	mtu int // 0 if it says nothing, or nothing that can be used
+	// refused is what it says of the MTU if that is not used as it is.
+	refused string
 }
 
 // readIdentity reads the MAC address and the MTU, from our directory or else from
-// the backend's.
-func readIdentity(ctx context.Context, s xenstore.Operations, a address) (identity, error) {
-	var id identity
-	var err error
+// the backend's. Without an address there is no TAP; without an MTU there is.
+func readIdentity(ctx context.Context, s xenstore.Operations, a address) (id identity, err error) {
 	if id.mac, err = readMAC(ctx, s, a); err != nil {
 		return id, err
 	}
 	v, err := readEither(ctx, s, a, netif.KeyMTU)
-	if err != nil {
+	if isLost(ctx, err) {
 		return id, err
 	}
-	if v != "" {
-		if id.mtu, err = strconv.Atoi(v); err != nil || id.mtu < minMTU || id.mtu > maxMTU {
-			return id, fmt.Errorf("%w: %s/%s is %q, want %d to %d", errIdentity, a.dir, netif.KeyMTU, v, minMTU, maxMTU)
-		}
+	if err != nil {
+		id.refused = err.Error()
+	} else if v != "" {
+		id.mtu, id.refused = parseMTU(a, v)
 	}
 	return id, nil
+}
+
+// leastMTU is the least MTU that is taken from the toolstack, in whose name the backend's
+// domain can write: with a smaller one Linux takes IPv6 off the link, with all its addresses
+// and routes (IPV6_MIN_MTU in addrconf_notify of net/ipv6/addrconf.c). The configuration can
+// have a smaller one.
+const leastMTU = 1280
+
+// maxShown is how much of a value is shown that cannot be used.
+const maxShown = 32
+
+// parseMTU reads what the toolstack says: an MTU that is too small is the least one, and
+// what is none is 0.
+func parseMTU(a address, v string) (mtu int, refused string) {
+	mtu, err := strconv.Atoi(v)
+	if err == nil && mtu >= leastMTU && mtu <= maxMTU {
+		return mtu, ""
+	}
+	if err == nil && mtu >= minMTU && mtu < leastMTU {
+		mtu = leastMTU
+	} else {
+		mtu = 0
+	}
+	if len(v) > maxShown {
+		v = v[:maxShown] + "..."
+	}
+	return mtu, fmt.Sprintf("%s/%s is %q, want %d to %d", a.dir, netif.KeyMTU, v, leastMTU, maxMTU)
+}
+
+// isLost tells whether an error is not about what was read: xenstore is lost, or ctx has
+// ended.
+func isLost(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || errors.Is(err, xenstore.ErrClosed))
 }
 
 func readEither(ctx context.Context, s xenstore.Operations, a address, key string) (string, error) {

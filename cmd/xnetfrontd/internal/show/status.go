@@ -78,6 +78,9 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 			line(b, "DOWN", "the link is down: no frame passes before `ip link set %s up`%s", d.TAP, where)
 		}
 	}
+	if d.MTURefused != "" {
+		line(b, "MTU", "the toolstack's cannot be used: %s", d.MTURefused)
+	}
 	if v.Renamed != "" {
 		line(b, "name", "%s in the configuration", v.Renamed)
 	}

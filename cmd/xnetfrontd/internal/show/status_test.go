@@ -58,7 +58,7 @@ func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 			},
 		}},
 		{Match: "*", DevID: 1, MAC: "00:16:3e:01:02:04", TAP: "xnf1", Since: now.Add(-time.Minute), Problem: "the kernel's driver \"vif\" (xen-netfront) has it"},
-		{Match: "00:16:3e:01:02:05", DevID: 2, MAC: "00:16:3e:01:02:05", TAP: "eth2", Renamed: "xnf2", Since: now, Waiting: "its TAP stays until the vif is back", Device: &netfront.Status{DevID: 2, TAP: "eth2", IfIndex: 9, MTU: 9000, NetNS: "blue", MAC: "00:16:3e:01:02:05", LinkMAC: "8a:07:74:77:25:f0", Disabled: true, State: "Initialising", Since: now, Reason: "the backend did not answer in time", Awaits: "/local/domain/2/backend/vif/1/2 in domain 2 is Closed: no driver there has taken it up", BackendState: "Closed"}},
+		{Match: "00:16:3e:01:02:05", DevID: 2, MAC: "00:16:3e:01:02:05", TAP: "eth2", Renamed: "xnf2", Since: now, Waiting: "its TAP stays until the vif is back", Device: &netfront.Status{DevID: 2, TAP: "eth2", IfIndex: 9, MTU: 9000, MTURefused: `device/vif/2/mtu is "large", want 1280 to 65517`, NetNS: "blue", MAC: "00:16:3e:01:02:05", LinkMAC: "8a:07:74:77:25:f0", Disabled: true, State: "Initialising", Since: now, Reason: "the backend did not answer in time", Awaits: "/local/domain/2/backend/vif/1/2 in domain 2 is Closed: no driver there has taken it up", BackendState: "Closed"}},
 		{Match: "9", DevID: 9, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0, 1"},
 		{Match: "00:16:3e:01:02:06", DevID: -1, Since: now.Add(-5 * time.Minute), Waiting: "this domain has 0 (00:16:3e:01:02:03), 1 (00:16:3e:01:02:04)"},
 	}}
