@@ -61,7 +61,7 @@ func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.G
 	if err != nil {
 		return err
 	}
-	var problems []error
+	var problems severalErrors
 	used := map[config.Selector]bool{}
 	for _, p := range vifs {
 		table, ok := cfg.For(p.DevID, p.MAC)
@@ -89,7 +89,7 @@ func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.G
 			problems = append(problems, fmt.Errorf("vif %s: %w: %s", table.Match, netfront.ErrNoVif, has))
 		}
 	}
-	return errors.Join(problems...)
+	return problems.orNil()
 }
 
 // checker looks at one vif.

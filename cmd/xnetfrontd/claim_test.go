@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,7 +21,9 @@ type fakeKernel struct {
 	lacks   bool                  // the module, or it is blacklisted
 	bound   func(devid int) error // what the driver does with a vif
 	closed  func(devid int)       // what it does when it lets go; nil: nothing
-	wrote   []string              // "attribute=value", in order
+
+	mu    sync.Mutex
+	wrote []string // "attribute=value", in order
 }
 
 // newFakeKernel has vifs that its driver has, if it is loaded.
@@ -67,6 +70,8 @@ func (k *fakeKernel) bus() *kernelBus {
 
 func (k *fakeKernel) store(ctx context.Context, path, value string) error {
 	name := filepath.Base(path)
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.wrote = append(k.wrote, name+"="+value)
 	if name == k.hangs {
 		return context.DeadlineExceeded
@@ -97,6 +102,8 @@ func (k *fakeKernel) store(ctx context.Context, path, value string) error {
 
 // load takes every vif without a driver, as the kernel does, unless it is told not to.
 func (k *fakeKernel) load(ctx context.Context, module string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.wrote = append(k.wrote, "modprobe="+module)
 	if k.lacks || module != kernelModule && module != kernelAlias {
 		return fmt.Errorf("load %s: modprobe: FATAL: Module %s not found", module, module)
@@ -117,8 +124,32 @@ func (k *fakeKernel) load(ctx context.Context, module string) error {
 
 func (k *fakeKernel) wantWritten(want ...string) {
 	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if got := strings.Join(k.wrote, " "); got != strings.Join(want, " ") {
 		k.t.Errorf("written: %s\nwant:    %s", got, strings.Join(want, " "))
+	}
+}
+
+// wantUnbound wants that many vifs to have been taken, whichever first, each in a window of
+// its own in which the kernel probed nothing.
+func (k *fakeKernel) wantUnbound(n int) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	probing, unbound := true, 0
+	for _, w := range k.wrote {
+		switch {
+		case strings.HasPrefix(w, "unbind=vif-"):
+			unbound++
+		case w == "drivers_autoprobe=0" && probing, w == "drivers_autoprobe=1" && !probing:
+			probing = !probing
+		default:
+			k.t.Errorf("written in no window of its own: %s", w)
+		}
+	}
+	if !probing || unbound != n || len(k.wrote) != 3*n {
+		k.t.Errorf("%d vifs are to be taken, and this was written: %s", n, k.wrote)
 	}
 }
 

@@ -64,6 +64,36 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// severalErrors are reported on a line each, as those of vifs that have nothing to do with
+// each other.
+type severalErrors []error
+
+func (e severalErrors) Error() string   { return errors.Join(e...).Error() }
+func (e severalErrors) Unwrap() []error { return e }
+
+// orNil is nil if there are none.
+func (e severalErrors) orNil() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
+
+// add adds err; of several errors, and of those that were joined with them, each.
+func (e *severalErrors) add(err error) {
+	var several severalErrors
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+	case ok && errors.As(err, &several):
+		for _, err := range joined.Unwrap() {
+			e.add(err)
+		}
+	default:
+		*e = append(*e, err)
+	}
+}
+
 func main() {
 	os.Exit(execute(os.Args[1:], streams{out: os.Stdout, err: os.Stderr}))
 }
@@ -101,7 +131,8 @@ func newParser(s streams) (*kong.Kong, error) {
 	)
 }
 
-// report writes err as one line, to the journal if w is its stream, and returns the exit code for it.
+// report writes err as one line, or several errors as one each, to the journal if w is its
+// stream, and returns the exit code for it.
 func report(w io.Writer, err error) int {
 	if err == nil {
 		return 0
@@ -119,8 +150,12 @@ func report(w io.Writer, err error) int {
 	case errors.As(err, &machine):
 		status = exitMachine
 	}
-	if !noteFailure(w, err, status) {
-		fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))
+	var lines severalErrors
+	lines.add(err)
+	for _, err := range lines {
+		if !noteFailure(w, err, status) {
+			fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))
+		}
 	}
 	return status
 }

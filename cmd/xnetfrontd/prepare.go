@@ -91,11 +91,13 @@ func (c *prepareCmd) prepare(s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	err = p.limit(ctx, guest, vifs)
+	var errs severalErrors
+	errs.add(p.limit(ctx, guest, vifs))
 	if !c.embedded() {
-		err = errors.Join(err, p.forestall(ctx, guest.Store, vifs), p.claim(ctx, guest.Store, vifs))
+		errs.add(p.forestall(ctx, guest.Store, vifs))
+		errs.add(p.claim(ctx, guest.Store, vifs))
 	}
-	return err
+	return errs.orNil()
 }
 
 func (c *prepareCmd) access(p *preparer) error {
@@ -189,16 +191,24 @@ func (p *preparer) modules(ctx context.Context) error {
 	return nil
 }
 
-// limit raises the limit of granted pages to what the vifs need together.
+// limit raises the limit of granted pages to what the vifs need together. A vif of which
+// that cannot be found out is said, and needs what it would with any backend.
 func (p *preparer) limit(ctx context.Context, guest *xen.Guest, vifs []wantedVif) error {
 	need := 0
+	var errs severalErrors
 	for _, v := range vifs {
 		n, err := v.pages(ctx, guest)
 		if err != nil {
-			return fmt.Errorf("vif %d: %w", v.devid, err)
+			errs.add(fmt.Errorf("vif %d: %w", v.devid, err))
+			n = netfront.PagesNeeded(v.queues)
 		}
 		need += n
 	}
+	errs.add(p.raise(guest, need))
+	return errs.orNil()
+}
+
+func (p *preparer) raise(guest *xen.Guest, need int) error {
 	limit, err := guest.Grants.Limit()
 	if err != nil {
 		return err
@@ -231,6 +241,9 @@ func (v wantedVif) pages(ctx context.Context, guest *xen.Guest) (int, error) {
 	})
 	if r != nil && r.Budget.Needed > 0 {
 		return r.Budget.Needed, nil // that they are too many, or the backend silent, is no matter here
+	}
+	if errors.Is(err, netfront.ErrNoVif) {
+		return netfront.PagesNeeded(v.queues), nil // detached meanwhile
 	}
 	return 0, err
 }

@@ -73,7 +73,7 @@ func (s *supervisor) start(ctx context.Context, vifs []netfront.Vif) error {
 		case <-v.tried:
 		}
 	}
-	var errs []error
+	var errs severalErrors
 	for _, v := range s.services {
 		_, err := v.trouble()
 		if err == nil {
@@ -84,7 +84,7 @@ func (s *supervisor) start(ctx context.Context, vifs []netfront.Vif) error {
 	if len(s.waiting) > 0 {
 		return nil
 	}
-	return errors.Join(errs...)
+	return errs.orNil()
 }
 
 // run follows the guest's vifs and the configuration until ctx ends. Changed is

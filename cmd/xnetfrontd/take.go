@@ -22,76 +22,110 @@ const (
 	yieldLimit = 3 * time.Second
 )
 
-// claim takes the vifs from the kernel's driver, for good.
+// claim takes the vifs from the kernel's driver, for good, and all of them at a time: one
+// whose backend is silent takes the kernel as long as it is waited for.
 func (p *preparer) claim(ctx context.Context, s xen.Store, vifs []wantedVif) error {
-	var errs []error
+	limited, cancel := context.WithTimeout(ctx, kernelLimit)
+	defer cancel()
+	attached := map[int]bool{}
+	var ids []int
 	for _, v := range vifs {
-		err := p.claimOne(ctx, s, v)
-		if errors.Is(err, netfront.ErrNoVif) || errors.Is(err, xenstore.ErrNotFound) {
-			p.say("vif %d: detached meanwhile", v.devid)
-			continue
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("vif %d: %w", v.devid, err))
-		}
+		attached[v.devid] = v.attached
+		ids = append(ids, v.devid)
 	}
-	return errors.Join(errs...)
+	return p.each(ids, func(devid int) (string, error) {
+		if !attached[devid] {
+			return "not attached", nil
+		}
+		said, err := p.claimOne(ctx, limited, s, devid)
+		if errors.Is(err, netfront.ErrNoVif) || errors.Is(err, xenstore.ErrNotFound) {
+			return "detached meanwhile", nil
+		}
+		return said, err
+	})
 }
 
-func (p *preparer) claimOne(ctx context.Context, s xen.Store, v wantedVif) error {
-	if !v.attached {
-		p.say("vif %d: not attached", v.devid)
-		return nil
+// each calls do for all vifs at a time, and says in their order what it returns of each. The
+// errors are a line for each vif.
+func (p *preparer) each(devids []int, do func(devid int) (said string, err error)) error {
+	type outcome struct {
+		said string
+		err  error
 	}
+	outcomes := make([]chan outcome, len(devids))
+	for i, devid := range devids {
+		outcomes[i] = make(chan outcome, 1)
+		go func() {
+			said, err := do(devid)
+			outcomes[i] <- outcome{said, err}
+		}()
+	}
+	var errs severalErrors
+	for i, devid := range devids {
+		o := <-outcomes[i]
+		if o.said != "" {
+			p.say("vif %d: %s", devid, o.said)
+		}
+		if o.err != nil {
+			errs.add(fmt.Errorf("vif %d: %w", devid, o.err))
+		}
+	}
+	return errs.orNil()
+}
+
+// claimOne takes a vif. Limited is for how long others and the kernel are waited for; what
+// is begun with the vif is done.
+func (p *preparer) claimOne(ctx, limited context.Context, s xen.Store, devid int) (said string, err error) {
 	// A daemon that runs goes for the vif as soon as the kernel's driver has let go.
-	release, err := p.bus.reserve(ctx, v.devid)
+	release, err := p.bus.reserve(limited, devid)
 	if err != nil {
-		return err
+		if limited.Err() != nil && ctx.Err() == nil {
+			return "", errors.New("it changes hands with the kernel, by another `xnetfrontd prepare` or `release`, which has not ended")
+		}
+		return "", err
 	}
 	defer release()
-	driver, err := p.bus.owner(v.devid)
+	driver, err := p.bus.owner(devid)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if driver == "" {
-		return p.settle(ctx, s, v.devid)
+		return p.settle(ctx, s, devid)
 	}
 	// One that had it before the kernel took it ends its connection first, which walks
 	// through states, too. One that does not is between two attempts, and waits for us.
-	limited, cancel := context.WithTimeout(ctx, yieldLimit)
-	awaitLock(limited, p.lockDir, v.devid)
+	yield, cancel := context.WithTimeout(limited, yieldLimit)
+	awaitLock(yield, p.lockDir, devid)
 	cancel()
-	link := p.bus.link(v.devid)
-	if err := p.bus.unbind(ctx, v.devid); err != nil {
-		return err
+	link := p.bus.link(devid)
+	if err := p.bus.unbind(limited, devid); err != nil {
+		return "", err
 	}
-	if err := p.rewind(ctx, s, v.devid); err != nil {
-		return fmt.Errorf("taken from the kernel's %s, which may take it again: %w", kernelModule, err)
+	if err := p.rewind(ctx, s, devid); err != nil {
+		return "", fmt.Errorf("taken from the kernel's %s, which may take it again: %w", kernelModule, err)
 	}
 	if link != "" {
 		link = ", where it was " + link
 	}
-	p.say("vif %d: taken from the kernel's %s%s", v.devid, kernelModule, link)
-	return nil
+	return fmt.Sprintf("taken from the kernel's %s%s", kernelModule, link), nil
 }
 
 // settle keeps a vif that no driver has from being given to one: somebody else has taken
 // it from the kernel's, which left it closed. What a daemon has, or has left, is not closed.
-func (p *preparer) settle(ctx context.Context, s xen.Store, devid int) error {
+// It returns what is to be said of it.
+func (p *preparer) settle(ctx context.Context, s xen.Store, devid int) (said string, err error) {
 	state, err := s.Read(ctx, fmt.Sprintf("%s/%d/%s", vifDir, devid, netif.KeyState))
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, served := lockOwner(p.lockDir, devid)
 	if !p.bus.stale(devid) || served || state != strconv.Itoa(int(netif.StateClosed)) {
-		p.say("vif %d: no kernel driver has it", devid)
-		return nil
+		return "no kernel driver has it", nil
 	}
 	if err := p.rewind(ctx, s, devid); err != nil {
-		return fmt.Errorf("no kernel driver has it, but one may take it: %w", err)
+		return "", fmt.Errorf("no kernel driver has it, but one may take it: %w", err)
 	}
-	p.say("vif %d: no kernel driver has it any more", devid)
-	return nil
+	return "no kernel driver has it any more", nil
 }
 
 // rewind walks a vif to where a daemon begins, while the kernel gives it to nobody.

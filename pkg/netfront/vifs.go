@@ -20,8 +20,9 @@ type Vif struct {
 	MAC   net.HardwareAddr // nil if the toolstack has not said it, or nothing that is one
 }
 
-// Vifs returns the vifs that the guest has, by number: those whose backend is known,
-// since a directory without that is being made or removed.
+// Vifs returns the vifs that the guest has, by number: those with a backend, since a
+// directory without that is being made or removed. One whose nodes make no sense is among
+// them: whoever opens it is told what is wrong.
 func Vifs(ctx context.Context, s xen.Store) ([]Vif, error) {
 	ids, err := ListVifs(ctx, s)
 	if err != nil {
@@ -34,7 +35,7 @@ func Vifs(ctx context.Context, s xen.Store) ([]Vif, error) {
 		if errors.Is(err, ErrNoVif) {
 			continue
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errBackend) {
 			return nil, err
 		}
 		vifs = append(vifs, v)
@@ -50,7 +51,7 @@ func readVif(ctx context.Context, s xen.Store, devid int) (Vif, error) {
 	for try := 1; ; try++ {
 		a, err := findVif(ctx, s, devid)
 		if err != nil {
-			return Vif{}, err
+			return Vif{DevID: devid}, err
 		}
 		mac, err := readMAC(ctx, s, a)
 		if err == nil || errors.Is(err, errIdentity) && try == tries {

@@ -17,6 +17,9 @@ import (
 // ErrNoVif says that the toolstack has not given this guest the vif.
 var ErrNoVif = errors.New("no such vif")
 
+// errBackend says that a vif's nodes do not tell where its backend is.
+var errBackend = errors.New("no usable backend")
+
 // vifDir is where a domain's vifs are in xenstore.
 const vifDir = "device/vif"
 
@@ -57,7 +60,7 @@ func findVif(ctx context.Context, s xenstore.Operations, devid int) (address, er
 		if id, err = s.Read(ctx, a.dir+"/"+netif.KeyBackendID); err == nil {
 			n, perr := strconv.ParseUint(id, 10, 15)
 			if perr != nil {
-				return a, fmt.Errorf("%s/%s is %q, want a domain's number", a.dir, netif.KeyBackendID, id)
+				return a, fmt.Errorf("%w: %s/%s is %q, want a domain's number", errBackend, a.dir, netif.KeyBackendID, id)
 			}
 			a.backend, a.domid = backend, xen.DomID(n)
 			return a, nil
