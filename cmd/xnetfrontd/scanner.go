@@ -27,7 +27,7 @@ const firstScanLimit = 10 * time.Second
 type scanner struct {
 	place
 	guest *xen.Guest
-	watch *xenstore.Watch
+	watch *xenstore.PacedWatch
 }
 
 // open connects and returns the first list.
@@ -37,7 +37,8 @@ func (s *scanner) open(ctx context.Context) (vifs []netfront.Vif, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, firstScanLimit)
 	defer cancel()
-	if s.watch, err = s.guest.Store.Watch(ctx, vifDir); err == nil {
+	// Paced, for backends write below it.
+	if s.watch, err = xenstore.WatchPaced(ctx, s.guest.Store, vifDir); err == nil {
 		vifs, err = netfront.Vifs(ctx, s.guest.Store)
 	}
 	if err != nil {

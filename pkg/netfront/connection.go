@@ -10,6 +10,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 var (
@@ -70,7 +71,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 
 // awaitVif waits until the toolstack attaches the vif.
 func (d *Device) awaitVif(ctx context.Context) error {
-	w, err := d.guest.Store.Watch(ctx, vifDir)
+	w, err := xenstore.WatchPaced(ctx, d.guest.Store, vifDir)
 	if err != nil {
 		return fmt.Errorf("watch for vif: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 // maxRebinds is how often a backend may be bound anew within one connection. One
@@ -16,14 +17,14 @@ const maxRebinds = 16
 // monitor waits for the end of a connection, and sees the backend through a rebind.
 // Shape is the connection's. Attached says whether the backend is Connected now, fresh that it became so just now.
 func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-chan error, shape *shaping, attached, fresh bool) error {
-	rates, err := b.store.Watch(ctx, b.backend+"/"+netif.KeyRate)
+	rates, err := xenstore.WatchPaced(ctx, b.store, b.backend+"/"+netif.KeyRate)
 	if err != nil {
 		return fmt.Errorf("watch the backend's rate: %w", err)
 	}
 	defer rates.Close()
 	defer shape.stop()
 	credit := shape.limit.largestWait()
-	cable, err := b.store.Watch(ctx, b.dir+"/"+netif.KeyDisconnect)
+	cable, err := xenstore.WatchPaced(ctx, b.store, b.dir+"/"+netif.KeyDisconnect)
 	if err != nil {
 		return fmt.Errorf("watch whether the vif is disabled: %w", err)
 	}

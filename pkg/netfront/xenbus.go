@@ -165,19 +165,19 @@ func readState(ctx context.Context, s xenstore.Operations, dir string) (netif.St
 type bus struct {
 	store xen.Store
 	address
-	backendWatch *xenstore.Watch   // the backend's state
-	moveWatch    *xenstore.Watch   // our backend node: the vif is gone, or has another backend
-	saw          func(netif.State) // told each state of the backend's that was waited through
-	awaits       func(what string) // told what is waited for without an end; empty: it came, or is given up
+	backendWatch *xenstore.PacedWatch //  the backend's state
+	moveWatch    *xenstore.PacedWatch //  our backend node: the vif is gone, or has another backend
+	saw          func(netif.State)    // told each state of the backend's that was waited through
+	awaits       func(what string)    // told what is waited for without an end; empty: it came, or is given up
 }
 
 func openBus(ctx context.Context, s xen.Store, a address, saw func(netif.State)) (*bus, error) {
 	b := &bus{store: s, address: a, saw: saw, awaits: func(string) {}}
 	var err error
-	if b.moveWatch, err = s.Watch(ctx, a.dir+"/"+netif.KeyBackend); err != nil {
+	if b.moveWatch, err = xenstore.WatchPaced(ctx, s, a.dir+"/"+netif.KeyBackend); err != nil {
 		return nil, fmt.Errorf("watch vif: %w", err)
 	}
-	if b.backendWatch, err = s.Watch(ctx, a.backend+"/"+netif.KeyState); err != nil {
+	if b.backendWatch, err = xenstore.WatchPaced(ctx, s, a.backend+"/"+netif.KeyState); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch backend: %w", err), b.moveWatch.Close())
 	}
 	return b, nil
