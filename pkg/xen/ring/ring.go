@@ -83,12 +83,6 @@ func (r *shared[S]) word(offset uintptr) *uint32 {
 	return (*uint32)(unsafe.Pointer(&r.mem[offset]))
 }
 
-// store writes a word, and orders it before the loads that follow: an XCHG on amd64, a
-// SWPAL on arm64. An atomic store would do that as well, by Go's memory model, but not
-// under the race detector, whose stores are releases and nothing more: each side then
-// misses now and then what the other one has just written, and both wait for an event.
-func store(word *uint32, v uint32) { atomic.SwapUint32(word, v) }
-
 func (r *shared[S]) reqProd() *uint32  { return r.word(0) }
 func (r *shared[S]) reqEvent() *uint32 { return r.word(4) }
 func (r *shared[S]) rspProd() *uint32  { return r.word(8) }
