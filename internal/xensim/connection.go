@@ -3,6 +3,7 @@ package xensim
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -64,20 +65,23 @@ func (c *Connection) init() error {
 	if c.maps, _, err = c.open(request{Op: opOpenMaps, Domain: uint32(c.dom)}); err != nil {
 		return fmt.Errorf("open mappings: %w", err)
 	}
+	if c.store, err = xenstore.Connect(c.openStore); err != nil {
+		return fmt.Errorf("open xenstore: %w", err)
+	}
+	return nil
+}
+
+// openStore opens xenstore once more, as a process opens /dev/xen/xenbus.
+func (c *Connection) openStore() (io.ReadWriteCloser, error) {
 	_, r, err := c.open(request{Op: opOpenStore, Domain: uint32(c.dom)})
 	if err != nil {
-		return fmt.Errorf("open xenstore: %w", err)
+		return nil, err
 	}
 	if len(r.Objects) != 1 {
 		r.close()
-		return errors.New("open xenstore: no socket in the reply")
+		return nil, errors.New("no socket in the reply")
 	}
-	conn, err := adoptSocket(r.Objects[0].fd)
-	if err != nil {
-		return fmt.Errorf("open xenstore: %w", err)
-	}
-	c.store = xenstore.New(conn)
-	return nil
+	return adoptSocket(r.Objects[0].fd)
 }
 
 // Domain is the domain whose process this is.

@@ -224,8 +224,11 @@ func (s *Server) openStore(q request) (reply, error) {
 		return reply{}, unix.EINVAL
 	}
 	dom := s.hypervisor.current(xen.DomID(q.Domain))
-	if err := s.createDomain(dom); err != nil {
-		return reply{}, err
+	// Asked for each watch, too, while xenstored may be slow or dead on purpose.
+	if !s.store.Has(HomePath(dom) + "/domid") {
+		if err := s.createDomain(dom); err != nil {
+			return reply{}, err
+		}
 	}
 	ours, theirs, err := socketPair()
 	if err != nil {

@@ -20,6 +20,7 @@ type connection struct {
 	watches      []watch
 	transactions map[uint32]*transaction
 	lastID       uint32
+	heldEvents   [][]byte // while the domain's are held
 
 	// Messages to the client wait here, so that no client can hold up the server.
 	outMu   sync.Mutex
@@ -41,7 +42,7 @@ func (c *connection) run() {
 	r := bufio.NewReader(c.conn)
 	for {
 		h, payload, err := xenstore.ReadMessage(r)
-		if err != nil || !c.s.hold() {
+		if err != nil || !c.s.hold() || h.Type == xenstore.TypeUnwatch && !c.s.awaitEvents(c) {
 			break
 		}
 		c.handle(h, payload)

@@ -43,6 +43,8 @@ type Server struct {
 
 	// paused are the domains whose requests wait, until the channel is closed.
 	paused map[uint16]chan struct{}
+	// held are the domains whose watch events wait, until the channel is closed.
+	held map[uint16]chan struct{}
 }
 
 // New makes a store that has a root, for domain 0 alone, and nothing in it.
@@ -54,6 +56,7 @@ func New(opts Options) *Server {
 		owned:       make(map[uint16]int),
 		connections: make(map[*connection]struct{}),
 		paused:      make(map[uint16]chan struct{}),
+		held:        make(map[uint16]chan struct{}),
 	}
 	s.nodes["/"] = &node{perms: []xenstore.Permission{{Domain: 0}}}
 	return s

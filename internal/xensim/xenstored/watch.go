@@ -56,7 +56,7 @@ func (s *Server) fire(changes []change) {
 			}
 			for j := range conn.watches {
 				if w := &conn.watches[j]; w.hears(c) {
-					conn.send(xenstore.Header{Type: xenstore.TypeWatchEvent}, w.event(c.path))
+					conn.sendEvent(w.event(c.path))
 				}
 			}
 		}
@@ -88,7 +88,7 @@ func (c *connection) addWatch(h xenstore.Header, w watch) error {
 		return xenstore.ErrTooBig
 	}
 	c.watches = append(c.watches, w)
-	event := func() { c.send(xenstore.Header{Type: xenstore.TypeWatchEvent}, w.event(w.path)) }
+	event := func() { c.sendEvent(w.event(w.path)) }
 	if c.s.opts.EventBeforeAck {
 		event()
 	}

@@ -43,10 +43,11 @@ type Operations interface {
 // transactions were lost with it, so only the owner can say how to go on.
 type Client struct {
 	conn *connection
-	root *transaction // with id 0: outside of any
+	root *transaction                       // with id 0: outside of any
+	open func() (io.ReadWriteCloser, error) // a stream for each watch; nil: they go over conn
 }
 
-// Stats counts what came in and was for nobody.
+// Stats counts what came in, on the stream of requests, and was for nobody.
 type Stats struct {
 	UnknownReplies uint64 // replies to no request of this client
 	UnknownTokens  uint64 // events of watches that were closed, or never were
@@ -63,11 +64,35 @@ func newClient(rw io.ReadWriteCloser, maxPayload int) *Client {
 	return &Client{conn: conn, root: &transaction{conn: conn}}
 }
 
+// Connect makes a client of what open opens, as [New] does of one stream: a stream for
+// requests at once, and one for each watch, which is closed with it. It is for servers
+// where the end of a watch can keep a stream busy. Linux is one, on /dev/xen/xenbus: a
+// write(2) that ends a watch waits until no driver of the guest's is handling an event of
+// its own (unregister_xenbus_watch), which can take as long as a backend likes, and no
+// other request goes over that descriptor meanwhile. Close(2) does not wait
+// (xenbus_file_free).
+func Connect(open func() (io.ReadWriteCloser, error)) (*Client, error) {
+	return connect(open, MaxPayload)
+}
+
+func connect(open func() (io.ReadWriteCloser, error), maxPayload int) (*Client, error) {
+	rw, err := open()
+	if err != nil {
+		return nil, err
+	}
+	c := newClient(rw, maxPayload)
+	c.open = open
+	return c, nil
+}
+
 // Close ends the connection, all pending calls and all watches, and waits until
 // nothing of them runs any more. The error is that of closing the stream.
 func (c *Client) Close() error {
 	err := c.conn.fail(nil)
 	c.conn.goroutines.Wait()
+	for _, b := range c.conn.growing() {
+		b.goroutines.Wait()
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -34,6 +35,11 @@ type connection struct {
 	lastID    uint32
 	lastToken uint64
 	stats     Stats
+
+	// branches are the streams of single watches, which end with this one. A branch has a
+	// trunk instead.
+	branches map[*connection]struct{}
+	trunk    *connection
 }
 
 // exchange is one request and its reply.
@@ -122,7 +128,7 @@ func (c *connection) abandon(call *exchange) bool {
 	}
 	// It stays the current one until the late reply has come.
 	call.abandoned = true
-	if call.header.Type == TypeWatch {
+	if call.header.Type == TypeWatch && c.trunk == nil { // a branch ends with it
 		c.detach(TypeUnwatch, 0, call.payload)
 	}
 	return true
@@ -146,7 +152,46 @@ func (c *connection) fail(cause error) error {
 		c.queue, c.current, c.watches = nil, nil, nil
 	}
 	c.mu.Unlock()
+	for _, b := range c.growing() {
+		_ = b.fail(cause)
+	}
 	return c.closeRW()
+}
+
+// branch makes the connection of one watch out of a stream of its own.
+func (c *connection) branch(rw io.ReadWriteCloser) (*connection, error) {
+	b := newConnection(rw, c.maxPayload)
+	b.trunk = c
+	c.mu.Lock()
+	err := c.err
+	if err == nil {
+		if c.branches == nil {
+			c.branches = make(map[*connection]struct{})
+		}
+		c.branches[b] = struct{}{}
+	}
+	c.mu.Unlock()
+	if err != nil {
+		b.cut()
+		return nil, err
+	}
+	return b, nil
+}
+
+// growing are the branches that there are.
+func (c *connection) growing() []*connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.branches))
+}
+
+// cut ends a branch and waits until nothing of it runs.
+func (b *connection) cut() {
+	_ = b.fail(nil)
+	b.goroutines.Wait()
+	b.trunk.mu.Lock()
+	delete(b.trunk.branches, b)
+	b.trunk.mu.Unlock()
 }
 
 // finish gives the caller, if there still is one, the reply.

@@ -2,6 +2,7 @@ package xenstore
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -20,8 +21,12 @@ func Open() (*Client, error) { return openDevice(device) }
 
 // openDevice opens it for the netpoller, so that no thread waits in read(2) and Close
 // ends a Read. The device has poll and non-blocking reads. It never reports POLLOUT,
-// but neither does a write ever say EAGAIN.
+// but neither does a write ever say EAGAIN. Each watch has a descriptor ([Connect]).
 func openDevice(path string) (*Client, error) {
+	return connect(func() (io.ReadWriteCloser, error) { return openFile(path) }, MaxPayload-HeaderSize)
+}
+
+func openFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open xenstore: %w", err)
@@ -31,7 +36,7 @@ func openDevice(path string) (*Client, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("open xenstore: poll %s: %w", path, err)
 	}
-	return newClient(f, MaxPayload-HeaderSize), nil
+	return f, nil
 }
 
 // Dial connects to the xenstored that listens on a unix socket, such as

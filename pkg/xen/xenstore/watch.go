@@ -38,18 +38,37 @@ func (c *Client) Watch(ctx context.Context, path string) (*Watch, error) {
 	if err := CheckWatchPath(path); err != nil {
 		return nil, &Error{Op: opWatch, Path: path, Err: err}
 	}
-	w, err := c.conn.addWatch(path)
+	conn, err := c.watchConnection()
+	if err != nil {
+		return nil, &Error{Op: opWatch, Path: path, Err: err}
+	}
+	w, err := conn.addWatch(path)
 	if err == nil {
 		// Events may come before the ack: the server queues the first one with it.
-		_, err = c.conn.request(ctx, TypeWatch, 0, w.request())
+		_, err = conn.request(ctx, TypeWatch, 0, w.request())
 		if err != nil {
 			w.end()
 		}
 	}
 	if err != nil {
+		if conn.trunk != nil {
+			conn.cut()
+		}
 		return nil, &Error{Op: opWatch, Path: path, Err: err}
 	}
 	return w, nil
+}
+
+// watchConnection is what the next watch goes over.
+func (c *Client) watchConnection() (*connection, error) {
+	if c.open == nil {
+		return c.conn, nil
+	}
+	rw, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	return c.conn.branch(rw)
 }
 
 // Events are the paths that have changed. The first is the watched one. A path is
@@ -68,10 +87,13 @@ func (w *Watch) Err() error {
 	return w.err
 }
 
-// Close ends the watch. It does not wait for the server: what this client asks of it
-// from now on comes after the end of the watch. Close always succeeds.
+// Close ends the watch. It does not wait for the server. Close always succeeds.
 func (w *Watch) Close() error {
 	if w.end() {
+		if w.conn.trunk != nil {
+			w.conn.cut()
+			return nil
+		}
 		w.conn.mu.Lock()
 		w.conn.detach(TypeUnwatch, 0, w.request())
 		w.conn.mu.Unlock()
