@@ -86,6 +86,14 @@ const (
 	// are not noticed. It is tried again. Fields: XNF_ERROR, XNF_RETRY_IN.
 	eventUnwatched = "d8ac869676a243769fa29064f96ee5a4"
 
+	// eventLate: Changes in xenstore are not announced, to any program of this guest: a driver
+	// of the kernel's waits for its backend where it should pass them on. The daemon looks by
+	// itself every few seconds meanwhile.
+	eventLate = "13f5495ba81e4026831eee269f8b2a43"
+
+	// eventInTime: Changes in xenstore are announced again. Fields: XNF_FOR.
+	eventInTime = "75dffb2405104fe6a52615a1c357f6c4"
+
 	// eventUnfed: A worker does not answer. systemd will tell the daemon to leave everything
 	// to the next one, and kill it if it cannot; the next one goes on from there. Fields:
 	// XNF_ERROR, XNF_LIMIT, XNF_STACK.

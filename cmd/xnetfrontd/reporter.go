@@ -22,6 +22,7 @@ const dumpTimeout = 2 * time.Second
 // controlserver.Handler.
 type reporter struct {
 	super   *supervisor
+	watches *netfront.Watches
 	log     *zap.Logger
 	started time.Time
 	rereads chan chan<- error // gets who wants the configuration to be read again
@@ -30,8 +31,8 @@ type reporter struct {
 	captures *captures
 }
 
-func newReporter(s *supervisor, log *zap.Logger) reporter {
-	return reporter{super: s, log: log, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1), captures: &captures{}}
+func newReporter(s *supervisor, w *netfront.Watches, log *zap.Logger) reporter {
+	return reporter{super: s, watches: w, log: log, started: time.Now(), rereads: make(chan chan<- error), dumping: make(chan struct{}, 1), captures: &captures{}}
 }
 
 // Status returns what the daemon does.
@@ -43,6 +44,8 @@ func (r reporter) Status() control.Status {
 // snapshot returns the status and the services, which are the first vifs in it.
 func (r reporter) snapshot() (control.Status, []*service) {
 	s := control.Status{PID: os.Getpid(), Program: version, Started: r.started, Vifs: []control.Vif{}}
+	s.EventsLateSince, _ = r.watches.Late()
+	s.EventsLate = r.watches.Times()
 	services, waiting := r.super.snapshot()
 	for _, v := range services {
 		id := v.identity()

@@ -93,7 +93,7 @@ type daemonRun struct {
 func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan struct{}) (err error) {
 	passed := metrics.Passed(d.log) // before any process is started
 	super := newSupervisor(cfg, d.log)
-	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log, privileged: d.privileged}
+	at := place{xen: d.xen, sys: d.sys, cfg: &super.cfg, log: d.log, privileged: d.privileged, watches: new(netfront.Watches)}
 	scan := &scanner{place: at}
 	vifs, err := scan.open(ctx) // before any holder: one that is not needed is none to wait for
 	if err != nil {
@@ -122,7 +122,7 @@ func (d *daemonRun) serve(ctx context.Context, cfg config.Config, reload <-chan 
 		super.stop(nil)
 		return unlessStopped(ctx, err)
 	}
-	report := newReporter(super, d.log)
+	report := newReporter(super, at.watches, d.log)
 	server, err := controlserver.New(cfg.Control, report)
 	if err != nil {
 		super.stop(nil)

@@ -28,6 +28,7 @@ type scanner struct {
 	place
 	guest *xen.Guest
 	watch *xenstore.PacedWatch
+	seen  []int // numbers of the vifs when they were last looked at
 }
 
 // open connects and returns the first list.
@@ -52,6 +53,7 @@ func (s *scanner) close() error {
 		return nil
 	}
 	var err error
+	s.watches.End()
 	if s.watch != nil {
 		err = s.watch.Close()
 	}
@@ -92,10 +94,22 @@ func (s *scanner) follow(ctx context.Context, scans chan<- []netfront.Vif) error
 		}
 		send(ctx, scans, vifs)
 	}
+	look := time.NewTimer(netfront.LookPause())
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			look.Reset(netfront.LookPause())
+			if changed, err := s.look(ctx); err != nil {
+				return err
+			} else if !changed {
+				continue
+			}
+		case _, ok := <-s.watches.Answer():
+			s.answered(ok)
+			continue
 		case _, ok := <-s.watch.Events():
 			if !ok {
 				return s.watch.Err()

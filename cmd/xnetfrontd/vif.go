@@ -38,7 +38,8 @@ type place struct {
 	cfg *atomic.Pointer[config.Config]
 	log *zap.Logger
 
-	holder netfront.Holder // nil: nothing is handed over
+	holder  netfront.Holder   // nil: nothing is handed over
+	watches *netfront.Watches // whether xenstore's events are late; nil: nobody looks
 	// privileged calls what needs CAP_NET_ADMIN; nil: it is in effect.
 	privileged privilege.Call
 }
@@ -88,6 +89,7 @@ func (v *vif) open(ctx context.Context) (err error) {
 	}
 	cfg.Logger = v.log // Device adds the vif itself
 	cfg.Locate = v.locate
+	cfg.Watches = v.watches
 	cfg.ReportAddresses = v.reporting
 	cfg.Holder, cfg.HoldKey = v.holder, holdKey(id.tap)
 	cfg.Privileged = v.privileged

@@ -19,6 +19,10 @@ type Status struct {
 	// that the guest may grant, to whomever; 0 while that is not known.
 	GrantsUsed  int `json:"grants_used"`
 	GrantsLimit int `json:"grants_limit"`
+	// EventsLateSince is since when xenstore's events do not come, and EventsLate how often
+	// that began; the daemon looks by itself meanwhile.
+	EventsLateSince time.Time `json:"events_late_since,omitzero"`
+	EventsLate      uint64    `json:"events_late"`
 }
 
 // Vif is an interface that is served, or would be if it were there.

@@ -57,6 +57,10 @@ type Config struct {
 	// have another. With [ErrNoVif] it is waited for; any other error is tried again,
 	// as a connection that failed is. Nil: it is always DevID.
 	Locate func(ctx context.Context, s xen.Store) (devid int, err error)
+
+	// Watches tells whether xenstore's events are late, when the Device looks by itself at
+	// all that they are about. Nil: it looks at what ends a connection, and no more.
+	Watches *Watches
 }
 
 // Validate checks the values that can be checked without a vif.

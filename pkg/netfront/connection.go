@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -88,6 +89,7 @@ func (d *Device) awaitVif(ctx context.Context) error {
 			if !ok {
 				return fmt.Errorf("watch for vif: %w", w.Err())
 			}
+		case <-time.After(LookPause()):
 		}
 	}
 }

@@ -30,9 +30,9 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 	}
 	defer cable.Close()
 	dog := newWatchdog(pairs, fresh, credit, d.log)
+	sight := sight{d: d, b: b, pairs: pairs, attached: attached}
 	seconds, stop := d.everySecond()
 	defer stop()
-	rebinds := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -42,7 +42,13 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 		case now := <-seconds:
 			d.clock.Add(1)
 			shape.wake()
-			if !attached || !dog.due() {
+			if err := sight.tick(ctx, shape); err != nil {
+				return err
+			}
+			if sight.back() {
+				dog = newWatchdog(pairs, true, credit, d.log)
+			}
+			if !sight.attached || !dog.due() {
 				break
 			}
 			if err := dog.look(now); err != nil {
@@ -74,7 +80,7 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			if !ok {
 				return fmt.Errorf("watch whether the vif is disabled: %w", cable.Err())
 			}
-			if err := d.cableChanged(ctx, b, attached, pairs); err != nil {
+			if err := d.cableChanged(ctx, b, sight.attached, pairs); err != nil {
 				return err
 			}
 		case _, ok := <-b.backendWatch.Events():
@@ -82,26 +88,54 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				return fmt.Errorf("watch of the backend's state: %w", b.backendWatch.Err())
 			}
 			st, err := readState(ctx, b.store, b.backend)
+			if err == nil {
+				err = sight.saw(ctx, st)
+			}
 			if err != nil {
 				return err
 			}
-			was := attached
-			if attached, err = d.follow(st, attached, pairs); err != nil {
-				return err
-			}
-			switch {
-			case was && !attached:
-				if rebinds++; rebinds > maxRebinds {
-					return fmt.Errorf("%w: it was bound anew %d times", errBackendClosed, rebinds)
-				}
-			case attached && !was:
-				if err := d.checkWanted(ctx, b); err != nil {
-					return err
-				}
+			if sight.back() {
 				dog = newWatchdog(pairs, true, credit, d.log)
 			}
 		}
 	}
+}
+
+// sight is what a monitor has seen of its backend. It is Run's goroutine's.
+type sight struct {
+	d        *Device
+	b        *bus
+	pairs    []*pair
+	attached bool // the backend is Connected
+	returned bool // it is so again, and back was not asked yet
+	rebinds  int
+	due      lookDue
+}
+
+// saw acts on a state of the backend's.
+func (s *sight) saw(ctx context.Context, st netif.State) (err error) {
+	was := s.attached
+	if s.attached, err = s.d.follow(st, was, s.pairs); err != nil {
+		return err
+	}
+	switch {
+	case was && !s.attached:
+		if s.rebinds++; s.rebinds > maxRebinds {
+			return fmt.Errorf("%w: it was bound anew %d times", errBackendClosed, s.rebinds)
+		}
+		return s.b.checkOurs(ctx)
+	case s.attached && !was:
+		s.returned = true
+		return s.d.checkWanted(ctx, s.b)
+	}
+	return nil
+}
+
+// back tells, once each time, that the backend is Connected again.
+func (s *sight) back() bool {
+	back := s.returned
+	s.returned = false
+	return back
 }
 
 // everySecond ticks once in a second, until stop is called.

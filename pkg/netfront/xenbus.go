@@ -165,10 +165,13 @@ func readState(ctx context.Context, s xenstore.Operations, dir string) (netif.St
 type bus struct {
 	store xen.Store
 	address
-	backendWatch *xenstore.PacedWatch //  the backend's state
-	moveWatch    *xenstore.PacedWatch //  our backend node: the vif is gone, or has another backend
+	backendWatch *xenstore.PacedWatch // the backend's state
+	moveWatch    *xenstore.PacedWatch // our backend node: the vif is gone, or has another backend
 	saw          func(netif.State)    // told each state of the backend's that was waited through
 	awaits       func(what string)    // told what is waited for without an end; empty: it came, or is given up
+
+	looks looks       // at a backend that is waited for
+	last  netif.State // as await saw it last
 }
 
 func openBus(ctx context.Context, s xen.Store, a address, saw func(netif.State)) (*bus, error) {
@@ -209,8 +212,8 @@ func (b *bus) setState(ctx context.Context, st netif.State) error {
 // errTimeout says that the backend did not get to a state in time.
 var errTimeout = errors.New("the backend did not answer in time")
 
-// await waits until the backend's state is one of want. It gives up with errTimeout
-// after timeout, if that is above zero.
+// await waits until the backend's state is one of want, by events and by looks, should
+// they be late. It gives up with errTimeout after timeout, if that is above zero.
 func (b *bus) await(ctx context.Context, timeout time.Duration, want ...netif.State) (netif.State, error) {
 	var expired <-chan time.Time
 	if timeout > 0 {
@@ -229,11 +232,19 @@ func (b *bus) await(ctx context.Context, timeout time.Duration, want ...netif.St
 				return st, nil
 			}
 		}
+		if st != b.last {
+			b.looks.progress()
+		}
+		b.last = st
 		select {
 		case <-ctx.Done():
 			return st, ctx.Err()
 		case <-expired:
 			return st, fmt.Errorf("%w: it is %v", errTimeout, st)
+		case <-time.After(b.looks.next()):
+			if err := b.moved(ctx); err != nil {
+				return st, err
+			}
 		case _, ok := <-b.backendWatch.Events():
 			if !ok {
 				return st, fmt.Errorf("watch of the backend's state: %w", b.backendWatch.Err())

@@ -78,6 +78,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	// processes (ProcSubset=pid), as in the daemon's unit.
 	e.value(e.started, seconds(s.Started))
 	e.value(e.handoverReady, flag(c.source.HandoverReady != nil && c.source.HandoverReady()))
+	late := time.Duration(0)
+	if !s.EventsLateSince.IsZero() {
+		late = time.Since(s.EventsLateSince)
+	}
+	e.value(e.eventsLateFor, late.Seconds())
+	e.count(e.eventsLate, s.EventsLate)
 	if n := grantLimit(&s); n > 0 {
 		e.value(e.grantLimit, float64(n))
 	}

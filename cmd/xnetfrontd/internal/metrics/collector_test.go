@@ -102,9 +102,11 @@ func source(s control.Status) Source {
 func TestFiguresAreThoseOfTheStatus(t *testing.T) {
 	got := gather(t, source(status()))
 	for series, want := range map[string]float64{
-		"xnetfrontd_start_time_seconds": 1700000000.25,
-		"xnetfrontd_handover_ready":     1,
-		"xnetfrontd_grant_limit_pages":  1024,
+		"xnetfrontd_start_time_seconds":           1700000000.25,
+		"xnetfrontd_handover_ready":               1,
+		"xnetfrontd_xenstore_events_late_seconds": 0,
+		"xnetfrontd_xenstore_events_late_total":   0,
+		"xnetfrontd_grant_limit_pages":            1024,
 		"xnetfrontd_vif_info{backend=/local/domain/3/backend/vif/1/0,backend_domid=3,mac=00:16:3e:00:00:00,tap=xnf0,vif=0}": 1,
 		"xnetfrontd_vif_up{vif=0}":                                                          1,
 		"xnetfrontd_vif_up{vif=1}":                                                          0,

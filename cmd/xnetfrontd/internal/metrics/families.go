@@ -16,6 +16,7 @@ type families struct {
 	all []*prometheus.Desc
 
 	build, started, handoverReady, grantLimit family
+	eventsLateFor, eventsLate                 family
 
 	vifInfo, vifPresent, vifServed, vifUp         family
 	vifDisabled, vifUring                         family
@@ -68,6 +69,8 @@ func (f *families) defineVif(gauge, counter define) {
 	f.started = gauge("start_time_seconds", "When the daemon started, in seconds since the epoch.")
 	f.handoverReady = gauge("handover_ready", "1 while the holder has everything that the next daemon needs to go on without an outage.")
 	f.grantLimit = gauge("grant_limit_pages", "Pages that the guest may grant, all programs together (limit of xen_gntalloc).")
+	f.eventsLateFor = gauge("xenstore_events_late_seconds", "For how long xenstore's events have not come, to any program of the guest; 0: they come in time.")
+	f.eventsLate = counter("xenstore_events_late_total", "Times that they began not to come.")
 	f.vifInfo = gauge("vif_info", "Always 1; the labels say what the vif is now.", vifLabels("tap", "mac", "backend", "backend_domid")...)
 	f.vifPresent = gauge("vif_present", "1 while the guest has the vif, 0 while it is waited for.", vifLabels()...)
 	f.vifServed = gauge("vif_served", "1 while the vif has its TAP and nothing keeps the daemon from serving it.", vifLabels()...)

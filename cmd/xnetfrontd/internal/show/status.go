@@ -22,6 +22,9 @@ const slow = 2
 func Status(w io.Writer, s *control.Status, now time.Time) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, Age(s.Started, now))
+	if !s.EventsLateSince.IsZero() {
+		fmt.Fprintf(&b, "LATE: xenstore's events have not come for %s: a driver of the guest's kernel waits for its backend; see dmesg\n", Age(s.EventsLateSince, now))
+	}
 	for _, v := range s.Vifs {
 		fmt.Fprintln(&b)
 		printVif(&b, s, v, now)
