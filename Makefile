@@ -9,6 +9,7 @@ DEMO     ?=
 BENCH    ?=
 FUZZTIME ?= 10s
 SCENARIO ?=
+GROUND   ?=
 XEN      ?=
 
 # The version is set below; asking git for it again fails in a clone of another user's.
@@ -40,6 +41,10 @@ bench: check-go check-root ## compare with veth and a plain forwarder on this ma
 .PHONY: test-xen
 test-xen: build bin/xenlab ## prove it on a real Xen under QEMU, no virtualization needed (SCENARIO=a,b  XEN="-v --keep")
 	bin/xenlab test $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
+
+.PHONY: test-xen-matrix
+test-xen-matrix: build bin/xenlab ## the same on other kernels, Xens and stores, and a grid of it (GROUND=a,b  SCENARIO=a,b  XEN="--page docs/grounds.md")
+	bin/xenlab matrix $(if $(GROUND),--ground '$(GROUND)') $(if $(SCENARIO),--scenario '$(SCENARIO)') $(XEN)
 
 .PHONY: walkthrough
 walkthrough: build bin/xenlab ## make docs/walkthrough.md anew: what a new user types on that Xen, and what comes out

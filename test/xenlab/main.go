@@ -29,6 +29,7 @@ const (
 // cli is the command line.
 type cli struct {
 	Test   testCmd   `cmd:"" help:"Run the scenarios."`
+	Matrix matrixCmd `cmd:"" help:"Run some scenarios on each ground of a table, and print a grid."`
 	Bench  benchCmd  `cmd:"" help:"Compare with the kernel's xen-netfront."`
 	Shell  shellCmd  `cmd:"" help:"Give a prompt in dom0, and in a domU with the daemon."`
 	Images imagesCmd `cmd:"" help:"Build the images if they are not there, and print their folder."`
@@ -119,14 +120,14 @@ func (c *testCmd) Run(e *env) error {
 	return c.run(e, r, chosen)
 }
 
-type imagesCmd struct{ kernelFlags }
+type imagesCmd struct{ partFlags }
 
 func (c *imagesCmd) Run(e *env) error {
-	kernels, err := c.choose(e)
+	parts, err := c.choose(e)
 	if err != nil {
 		return err
 	}
-	dir, err := lab.BuildImages(e.ctx, imagesSource(e), kernels, e.err)
+	dir, err := lab.BuildImages(e.ctx, imagesSource(e), parts, e.err)
 	if err == nil {
 		_, err = fmt.Fprintln(e.out, dir)
 	}
@@ -154,8 +155,8 @@ func (b *buildFlags) run(e *env, r *scenario.Runner, chosen []scenario.Scenario)
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	r.Boot, r.MemMiB = p.boot, p.memMiB()
-	fmt.Fprintf(e.out, "Linux %s in dom0, %s in guests\n", p.built.Dom0, p.built.Guests)
+	r.Boot, r.MemMiB, r.Stands = p.boot, p.memMiB(), p.stands()
+	fmt.Fprintln(e.out, r.Stands)
 	defer func() { err = errors.Join(err, r.Close()) }()
 	err = r.Run(e.ctx, chosen)
 	if err == nil && r.Keep && r.Failed > 0 {

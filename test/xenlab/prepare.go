@@ -19,32 +19,41 @@ import (
 // runsKept is how many runs' logs are kept.
 const runsKept = 10
 
-// kernelFlags are the flags of commands that need images.
-type kernelFlags struct {
+// partFlags are the flags of commands that need images.
+type partFlags struct {
 	GuestKernel string `placeholder:"NAME" help:"Kernel of the guests: a name in test/xenlab/images/kernels (default: the first one there)."`
 	Dom0Kernel  string `name:"dom0-kernel" placeholder:"NAME" help:"Kernel of dom0, likewise."`
+	Xen         string `placeholder:"NAME" help:"Xen: a name in test/xenlab/images/xens (default: the first one there)."`
 }
 
-// choose returns the kernels that are asked for, or a usageError that has the known ones.
-func (f *kernelFlags) choose(e *env) (lab.Kernels, error) {
-	known, err := lab.KnownKernels(imagesSource(e))
+// choose returns the parts that are asked for, or a usageError that has the known ones.
+func (f *partFlags) choose(e *env) (lab.Parts, error) {
+	kernels, err := lab.KnownKernels(imagesSource(e))
 	if err != nil {
-		return lab.Kernels{}, err
+		return lab.Parts{}, err
 	}
-	k := lab.Kernels{Dom0: cmp.Or(f.Dom0Kernel, known[0]), Guests: cmp.Or(f.GuestKernel, known[0])}
-	for _, asked := range []struct{ flag, name string }{{"--guest-kernel", k.Guests}, {"--dom0-kernel", k.Dom0}} {
-		if !slices.Contains(known, asked.name) {
-			return k, usageError{fmt.Errorf("%s %s: there is no such kernel in the lab; known are %s", asked.flag, asked.name, strings.Join(known, ", "))}
+	xens, err := lab.KnownXens(imagesSource(e))
+	if err != nil {
+		return lab.Parts{}, err
+	}
+	p := lab.Parts{Dom0: cmp.Or(f.Dom0Kernel, kernels[0]), Guests: cmp.Or(f.GuestKernel, kernels[0]), Xen: cmp.Or(f.Xen, xens[0])}
+	for _, asked := range []struct {
+		flag, name, what string
+		known            []string
+	}{{"--guest-kernel", p.Guests, "kernel", kernels}, {"--dom0-kernel", p.Dom0, "kernel", kernels}, {"--xen", p.Xen, "Xen", xens}} {
+		if !slices.Contains(asked.known, asked.name) {
+			return p, usageError{fmt.Errorf("%s %s: there is no such %s in the lab; known are %s", asked.flag, asked.name, asked.what, strings.Join(asked.known, ", "))}
 		}
 	}
-	return k, nil
+	return p, nil
 }
 
 // buildFlags are the flags of commands that boot.
 type buildFlags struct {
-	kernelFlags
+	partFlags
 	Images string `placeholder:"DIR" type:"existingdir" help:"Folder with built images (default: built and kept in the cache)."`
 	Daemon string `placeholder:"FILE" type:"existingfile" help:"Static binary of the daemon (default: bin/xnetfrontd)."`
+	Store  string `default:"xenstored" enum:"xenstored,oxenstored" help:"Dom0's xenstored: xenstored, in C, or oxenstored, in OCaml (default: xenstored)."`
 	Guest  string `default:"pv" enum:"pv,pvh" help:"Type of guests: pv, or pvh, which does not always boot under emulation (default: pv)."`
 	Logs   string `placeholder:"DIR" type:"path" help:"Folder for the logs (default: a new one in the cache; the last 10 are kept)."`
 }
@@ -58,6 +67,7 @@ type prepared struct {
 	daemon string
 	logs   string
 	guest  string
+	store  string
 
 	mu    sync.Mutex
 	boots int
@@ -65,14 +75,14 @@ type prepared struct {
 
 // prepare builds what is missing. Its errors say what to do.
 func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
-	kernels, err := b.choose(e)
+	parts, err := b.choose(e)
 	switch {
 	case err != nil:
 		return nil, err
-	case b.Images != "" && b.GuestKernel+b.Dom0Kernel != "":
-		return nil, usageError{fmt.Errorf("--images %s has its kernels: leave out --guest-kernel and --dom0-kernel", b.Images)}
+	case b.Images != "" && b.GuestKernel+b.Dom0Kernel+b.Xen != "":
+		return nil, usageError{fmt.Errorf("--images %s has its own: leave out --guest-kernel, --dom0-kernel and --xen", b.Images)}
 	}
-	p = &prepared{env: e, images: b.Images, daemon: b.Daemon, logs: b.Logs, guest: b.Guest}
+	p = &prepared{env: e, images: b.Images, daemon: b.Daemon, logs: b.Logs, guest: b.Guest, store: b.Store}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -85,7 +95,7 @@ func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
 		}
 	}
 	if p.images == "" {
-		if p.images, err = lab.BuildImages(e.ctx, imagesSource(e), kernels, e.err); err != nil {
+		if p.images, err = lab.BuildImages(e.ctx, imagesSource(e), parts, e.err); err != nil {
 			return p, err
 		}
 	}
@@ -108,6 +118,12 @@ func (b *buildFlags) prepare(e *env) (p *prepared, err error) {
 	}
 	p.agent = filepath.Join(p.logs, "agent")
 	return p, buildAgent(e, p.agent)
+}
+
+// stands says what the lab stands on.
+func (p *prepared) stands() string {
+	b := p.built
+	return fmt.Sprintf("Xen %s with %s, Linux %s in dom0, %s in %s guests", b.Xen, p.store, b.Dom0, b.Guests, p.guest)
 }
 
 // memMiB is the memory of a boot's QEMU.
@@ -170,6 +186,6 @@ func (p *prepared) boot(ctx context.Context, cpus int) (*lab.Lab, error) {
 	}
 	return lab.Boot(ctx, lab.Options{
 		Images: p.images, RunDir: dir, Agent: p.agent, Daemon: p.daemon,
-		CPUs: cpus, GuestType: p.guest, Payload: map[string]string{},
+		CPUs: cpus, GuestType: p.guest, Store: p.store, Payload: map[string]string{},
 	})
 }

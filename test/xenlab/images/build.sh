@@ -1,7 +1,7 @@
 #!/bin/bash
-# build.sh OUTDIR DOM0-KERNEL GUEST-KERNEL: builds what the Xen lab boots, from Debian's
-# packages, as root on Debian 12 or 13 (amd64). README.md in this folder says what comes
-# out, and the file kernels which ones there are.
+# build.sh OUTDIR DOM0-KERNEL GUEST-KERNEL XEN: builds what the Xen lab boots, from
+# Debian's packages, as root on Debian 12 or 13 (amd64). README.md in this folder says what
+# comes out, and the files kernels and xens which ones there are.
 #
 # OUTDIR appears only when it is whole; if it is there nothing is done. The packages are
 # kept in debs/ beside OUTDIR. One build at a time: a second one waits, then finds the
@@ -17,7 +17,7 @@ fail() {
   exit 1
 }
 
-[[ $# == 3 ]] || fail "usage: build.sh OUTDIR DOM0-KERNEL GUEST-KERNEL"
+[[ $# == 4 ]] || fail "usage: build.sh OUTDIR DOM0-KERNEL GUEST-KERNEL XEN"
 [[ $(id -u) == 0 ]] || fail "needs root (device nodes, chroot): run it with sudo"
 [[ $(uname -m) == x86_64 ]] || fail "this machine is $(uname -m): the lab needs an x86_64 Debian"
 command -v apt-get >/dev/null || fail "no apt-get: the images are built on Debian"
@@ -30,7 +30,7 @@ NEW=$OUT.tmp
 WORK=$NEW/work
 FROM=$WORK/packages # all packages but kernels, unpacked
 DEBS=$CACHE/debs
-DOM0_KERNEL=$2 GUEST_KERNEL=$3
+DOM0_KERNEL=$2 GUEST_KERNEL=$3 XEN=$4
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
 
 # shellcheck source=packages.sh
@@ -41,6 +41,7 @@ export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
 for name in "$DOM0_KERNEL" "$GUEST_KERNEL"; do
   [[ -n $(kernel_field "$name" 2) ]] || fail "kernel $name: $HERE/kernels has none of that name"
 done
+[[ -n $(xen_suite "$XEN") ]] || fail "Xen $XEN: $HERE/xens has none of that name"
 
 readonly DOM0_MODULES=(
   xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-netback xen-blkback
@@ -98,13 +99,14 @@ build_debian_initramfs() {
 
 build_dom0() {
   local tree=$WORK/dom0 bin=usr/lib/xen-$XEN/bin store
-  # oxenstored opens its plugin (.cmxs) by name.
-  mapfile -t store < <(cd "$FROM" && ls usr/bin/xenstore* && find "usr/lib/xen-$XEN/ocaml" -name '*.cmxs')
+  # oxenstored opens its plugin (.cmxs) by name; that of 4.17 has none.
+  mapfile -t store < <(cd "$FROM" && ls usr/bin/xenstore* && find "usr/lib/xen-$XEN" -name '*.cmxs')
   skeleton "$tree"
   add_kmod "$tree"
   add_programs "$tree" usr/bin/bash "${NETWORK_PROGRAMS[@]}" "${store[@]}" \
     "$bin"/{xl,xenstored,oxenstored,xenconsoled,xen-init-dom0,xenstore-control,libxl-save-helper,lsevtchn,xen-diag}
   add_modules "$tree" "${DOM0_MODULES[@]}"
+  ln -s "xen-$XEN" "$tree/usr/lib/xen"
   cp -a "$FROM/etc/xen" "$tree/etc/"
   mkdir -p "$tree"/etc/xen/scripts "$tree"/var/{lib,log}/xen "$tree/var/lib/xenstored" "$tree/boot"
   install -m755 "$HERE"/dom0/{vif-lab,block-lab} "$tree/etc/xen/scripts/"
@@ -175,14 +177,18 @@ mkdir -p "$WORK"
 host_tools
 download "$DEBS"
 for name in "$DOM0_KERNEL" "$GUEST_KERNEL"; do download_kernel "$DEBS" "$name"; done
+download_xen "$DEBS" "$XEN"
 say "unpacking, and installing the Debian image"
 install_debian 9>&- &
 installing=$!
+# Xen's first: libraries that both suites have are those of $SUITE.
+unpack "$DEBS" "$DEBS/xen-$XEN.list" "$FROM"
 unpack "$DEBS" "$DEBS/current" "$FROM"
+echo "xen $(dpkg-deb -f "$DEBS/$(grep "^xen-hypervisor-$XEN-amd64_" "$DEBS/xen-$XEN.list")" Version)" >"$NEW/kernels"
 gzip -dc "$FROM/boot/xen-$XEN-amd64.gz" >"$NEW/xen"
 build_qemu
 use_kernel "$GUEST_KERNEL"
-echo "guests $KERNEL" >"$NEW/kernels"
+echo "guests $KERNEL" >>"$NEW/kernels"
 raw_kernel "$(kernel_image)" "$WORK/guest-vmlinux"
 build_domu
 build_debian_initramfs

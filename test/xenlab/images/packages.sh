@@ -2,9 +2,8 @@
 # Sourced by build.sh: Debian's packages, from this host's mirror into plain folders.
 
 # What is only unpacked: files are picked out of it, no maintainer script runs.
-readonly SUITE=trixie XEN=4.20
+readonly SUITE=trixie
 readonly TOOLS=(
-  "xen-hypervisor-$XEN-amd64" "xen-utils-$XEN" xenstore-utils
   qemu-system-x86 busybox-static dash bash kmod libgcc-s1
   iproute2 iputils-ping iperf3 ethtool tcpdump strace
 )
@@ -100,8 +99,26 @@ download() {
 }
 
 # kernel_field NAME N: the N-th field of a kernel's line in the table, nothing for an
-# unknown one.
+# unknown one. xen_suite NAME: where a Xen is.
 kernel_field() { awk -v name="$1" -v n="$2" '$1 == name {print $n}' "$HERE/kernels"; }
+xen_suite() { awk -v name="$1" '$1 == name {print $2}' "$HERE/xens"; }
+
+# download_xen DIR NAME: puts a Xen's packages, with all that they depend on, into DIR, and
+# their list into DIR/xen-NAME.list. What is there already is kept.
+download_xen() {
+  local dir=$1 name=$2 suite list
+  suite=$(xen_suite "$name")
+  list=$dir/xen-$name.list
+  ! kept "$dir" "$list" || return 0
+  lists "$dir" "$suite"
+  private_apt "$dir" -o Dir::Cache::Archives="$dir/none" --print-uris install \
+    "xen-hypervisor-$name-amd64" "xen-utils-$name" xenstore-utils | awk '{print $2}' >"$list.new" && [[ -s $list.new ]] ||
+    fail "Xen $name cannot be had: apt's mirror does not have its packages in $suite"
+  # shellcheck disable=SC2046 # one word for each package
+  (cd "$dir" && private_apt "$dir" download $(cut -d_ -f1 "$list.new")) ||
+    fail "Xen $name cannot be had: its packages in $suite do not download"
+  mv "$list.new" "$list"
+}
 
 # download_kernel DIR NAME: puts a kernel's packages into DIR, without what would install
 # it, and their list into DIR/linux-SUITE.list. What is there already is kept.
@@ -122,10 +139,12 @@ download_kernel() {
   mv "$list.new" "$list"
 }
 
-# unpack DIR LIST TREE: LIST's packages of DIR over each other in TREE.
+# unpack DIR LIST TREE: LIST's packages of DIR over each other in TREE. Those of bookworm
+# have folders where TREE has links, /lib and the like, which dpkg-deb -x would replace.
 unpack() {
   local dir=$1 list=$2 tree=$3 name
   mkdir -p "$tree"/usr/{bin,sbin,lib,lib64}
-  for name in bin sbin lib lib64; do ln -s "usr/$name" "$tree/$name"; done
-  (cd "$dir" && xargs -a "$list" -P 2 -I{} dpkg-deb -x {} "$tree")
+  for name in bin sbin lib lib64; do ln -sfn "usr/$name" "$tree/$name"; done
+  # shellcheck disable=SC2016 # sh's own
+  (cd "$dir" && xargs -a "$list" -P 2 -I{} sh -c 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' sh {} "$tree")
 }

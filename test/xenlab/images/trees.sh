@@ -48,8 +48,10 @@ skeleton() {
 # libraries PROGRAM: the shared libraries it loads, as paths inside $FROM. Asked from the
 # packages' own ld.so: the host's libraries are of another release.
 libraries() {
-  chroot "$FROM" /usr/lib64/ld-linux-x86-64.so.2 --list "/$1" 2>/dev/null |
-    grep -oE '/[^ ]+\.so[^ ]*' | sort -u || true # a static program has none
+  local list
+  list=$(chroot "$FROM" /usr/lib64/ld-linux-x86-64.so.2 --list "/$1" 2>/dev/null) || true # a static program has none
+  [[ $list != *"not found"* ]] || fail "$1: $(grep -m 1 'not found' <<<"$list")"
+  grep -oE '/[^ ]+\.so[^ ]*' <<<"$list" | sort -u || true
 }
 
 # add_programs TREE PATH...: files of $FROM with the libraries they need.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,15 +31,15 @@ func CacheDir() (string, error) {
 }
 
 // ImagesDir is where the images belong that source, the folder with their build.sh,
-// makes with these kernels: a folder in the cache that is named after all that is in
-// source, and after them.
-func ImagesDir(source string, kernels Kernels) (string, error) {
+// makes of these parts: a folder in the cache that is named after all that is in source,
+// and after them.
+func ImagesDir(source string, parts Parts) (string, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "dom0 %q guests %q\n", kernels.Dom0, kernels.Guests)
+	fmt.Fprintf(h, "dom0 %q guests %q xen %q\n", parts.Dom0, parts.Guests, parts.Xen)
 	err = filepath.WalkDir(source, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || filepath.Ext(path) == ".md" {
 			return err
@@ -67,10 +69,10 @@ func ImagesDir(source string, kernels Kernels) (string, error) {
 // buildSpace is what a build of the images takes, with the packages it downloads.
 const buildSpace = 6 << 30
 
-// BuildImages returns the folder with the images of source that have these kernels, and
+// BuildImages returns the folder with the images of source that have these parts, and
 // builds them first if they are not there. What the build says goes to out.
-func BuildImages(ctx context.Context, source string, kernels Kernels, out io.Writer) (string, error) {
-	dir, err := ImagesDir(source, kernels)
+func BuildImages(ctx context.Context, source string, parts Parts, out io.Writer) (string, error) {
+	dir, err := ImagesDir(source, parts)
 	if err != nil {
 		return "", err
 	}
@@ -87,14 +89,38 @@ func BuildImages(ctx context.Context, source string, kernels Kernels, out io.Wri
 	if err := needSpace(cache, buildSpace); err != nil {
 		return "", err
 	}
-	fmt.Fprintf(out, "building the images, once, in %s: dom0 has kernel %s, guests have %s\n", dir, kernels.Dom0, kernels.Guests)
-	cmd := exec.CommandContext(ctx, filepath.Join(source, "build.sh"), dir, kernels.Dom0, kernels.Guests)
-	cmd.Stdout, cmd.Stderr = out, out
+	fmt.Fprintf(out, "building the images, once, in %s: Xen %s, dom0 has kernel %s, guests have %s\n", dir, parts.Xen, parts.Dom0, parts.Guests)
+	cmd := exec.CommandContext(ctx, filepath.Join(source, "build.sh"), dir, parts.Dom0, parts.Guests, parts.Xen)
+	said := &buildOutput{out: out}
+	cmd.Stdout, cmd.Stderr = out, said
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) } // it cleans up
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build the images: %w", errors.Join(ctx.Err(), err))
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("build the images: %w", ctx.Err())
+		}
+		return "", fmt.Errorf("build the images: %w: %s", err, said)
 	}
 	return dir, nil
+}
+
+// buildOutput passes on what a build writes, and has its last line: why it failed.
+type buildOutput struct {
+	out  io.Writer
+	line []byte
+}
+
+func (l *buildOutput) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		if i := len(l.line); i > 0 && l.line[i-1] == '\n' {
+			l.line = l.line[:0]
+		}
+		l.line = append(l.line, line...)
+	}
+	return l.out.Write(p)
+}
+
+func (l *buildOutput) String() string {
+	return strings.TrimPrefix(strings.TrimSpace(string(l.line)), "xenlab images: ")
 }
 
 // needSpace says what is wrong if a folder's file system has less than size bytes.

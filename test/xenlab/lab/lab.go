@@ -22,6 +22,7 @@ type Options struct {
 	CPUs       int    // QEMU's: 1, or 2, which is 0 too: one for dom0 and one for all other domains
 	MemMiB     int    // QEMU's memory; 0 is MemMiB's
 	Dom0MemMiB int    // dom0's share; 0 is what its kernel needs
+	Store      string // dom0's xenstored: StoreC, which is "" too, or StoreOCaml
 	GuestType  string // of domUs that do not say one: TypePV, which is "" too, or TypePVH
 	// Payload maps paths in dom0 to files of the host. They are in its initramfs.
 	Payload  map[string]string
@@ -72,6 +73,9 @@ func Boot(ctx context.Context, o Options) (*Lab, error) {
 	}
 	if o.MemMiB == 0 {
 		o.MemMiB = MemMiB(o.Dom0MemMiB)
+	}
+	if o.Store == StoreOCaml {
+		o.Dom0Args += " XENSTORED=" + StoreOCaml // see images/dom0/init
 	}
 	if o.GuestType == "" {
 		o.GuestType = TypePV

@@ -131,9 +131,9 @@ func TestImagesAreBuiltAnewWhenTheirSourcesChangeAndNotForTheirReadme(t *testing
 			t.Fatal(err)
 		}
 	}
-	kernels := Kernels{Dom0: "6.12", Guests: "6.12"}
+	parts := Parts{Dom0: "6.12", Guests: "6.12", Xen: "4.20"}
 	dir := func() string {
-		d, err := ImagesDir(source, kernels)
+		d, err := ImagesDir(source, parts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,10 +150,13 @@ func TestImagesAreBuiltAnewWhenTheirSourcesChangeAndNotForTheirReadme(t *testing
 	if write("build.sh", "1"); dir() != first {
 		t.Error("the same sources have another folder")
 	}
-	kernels.Guests = "7.x"
+	parts.Guests = "7.x"
 	guests := dir()
-	kernels = Kernels{Dom0: "7.x", Guests: "6.12"}
-	if dom0 := dir(); guests == first || dom0 == first || dom0 == guests {
-		t.Errorf("images with other kernels share a folder: %q", []string{first, guests, dom0})
+	parts = Parts{Dom0: "7.x", Guests: "6.12", Xen: "4.20"}
+	dom0 := dir()
+	parts = Parts{Dom0: "6.12", Guests: "6.12", Xen: "4.17"}
+	all := []string{first, guests, dom0, dir()}
+	if slices.Sort(all); len(slices.Compact(all)) != 4 {
+		t.Errorf("images of other parts share a folder: %q", all)
 	}
 }

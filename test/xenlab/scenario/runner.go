@@ -29,12 +29,21 @@ type Runner struct {
 	// for one lab at a time.
 	Keep bool
 
+	Stands string // what the labs stand on
+
 	Passed, Failed int
+	Outcomes       []Outcome // in the order in which they ended
 
 	machines []*machine
 	packages packages
 
 	mu sync.Mutex // for the two counts, and for lines that go to Out
+}
+
+// Outcome is how a scenario ended.
+type Outcome struct {
+	Scenario string
+	Failure  string // the first line of what failed; empty: it passed
 }
 
 // Lab is the first lab if it runs, or nil.
@@ -113,9 +122,9 @@ func (q *queue) putBack(s Scenario) {
 // done counts and prints how a scenario has ended.
 func (r *Runner) done(s *Scenario, t *T, took time.Duration) {
 	var text strings.Builder
-	failed := t.Failed()
+	failed, reason := t.Failed(), ""
 	if failed {
-		reason, _, _ := strings.Cut(t.failures[0], "\n")
+		reason, _, _ = strings.Cut(t.failures[0], "\n")
 		fmt.Fprintf(&text, "FAIL %-20s %5.1fs: %s; logs in %s\n", s.Name, took.Seconds(), reason, t.dir)
 	} else {
 		fmt.Fprintf(&text, "ok   %-20s %5.1fs\n", s.Name, took.Seconds())
@@ -125,6 +134,7 @@ func (r *Runner) done(s *Scenario, t *T, took time.Duration) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.Outcomes = append(r.Outcomes, Outcome{s.Name, reason})
 	if failed {
 		r.Failed++
 	} else {
