@@ -30,7 +30,7 @@ func elsewhere() map[string]proof {
 		taken = "test/xenlab/scenario/takeover.go"
 		moved = "test/xenlab/scenario/nic.go"
 
-		otherKernel = "it is this run, with other kernels, and as long as it"
+		otherGround = "it is this run on another ground, and as long as it"
 	)
 	return map[string]proof{
 		"make demo":                                      {ci, "make demo"},
@@ -58,9 +58,13 @@ func elsewhere() map[string]proof {
 		`make bench-xen BENCH="--only latency --rates 30 --flows 1 --upload 10s --pairs 1"`: {"test/xenlab/scenario/latency.go", "bench.Latency"},
 		`make bench-xen BENCH="--guest pvh"`:                                                {"", "it takes minutes, and the scenario bench takes the same way in a PV guest"},
 		"make xen-shell":                                                                    {"", "it is for a person at a terminal"},
-		`make bench-xen BENCH="--guest-kernel 7.x"`:                                         {"", otherKernel},
-		"make test-xen XEN='--guest-kernel 7.x'":                                            {"", otherKernel},
-		"make test-xen XEN='--guest-kernel 6.1 --dom0-kernel 6.1'":                          {"", otherKernel},
+		`make bench-xen BENCH="--guest-kernel 7.x"`:                                         {"", otherGround},
+		"make test-xen XEN='--guest-kernel 7.x'":                                            {"", otherGround},
+		"make test-xen XEN='--guest-kernel 6.1 --dom0-kernel 6.1 --xen 4.17'":               {"", otherGround},
+		"make test-xen XEN='--store oxenstored'":                                            {"", otherGround},
+		"make test-xen-matrix":                                                              {"", "it takes half an hour; .ci/run takes one of its grounds"},
+		"make test-xen-matrix GROUND=linux-7 SCENARIO=takeover":                             {ci, "make test-xen-matrix GROUND=linux-7 SCENARIO=takeover"},
+		"make test-xen-matrix XEN='--page docs/grounds.md'":                                 {"test/xenlab/matrix_test.go", "writeGrid("},
 	}
 }
 

@@ -15,6 +15,7 @@ func All() []Scenario {
 		multiqueue(),
 		features(),
 		attach(),
+		lateEvents(),
 		nic(),
 		rate(),
 		latency(),
