@@ -128,9 +128,16 @@ func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(
 // reachesSoon wants an answer to a ping. What is sent until the daemon has seen that the
 // backend is there is lost.
 func reachesSoon(t *T, p place, address string) {
-	got, err := ping(t.Context(), p, address, "-c", "1", "-w", "120")
-	t.NoError(err, "ping "+address)
-	t.Require(got.received > 0, "no answer from %s in 120 s", address)
+	for {
+		// It ends at the first answer, and at the first error that the network tells it, as
+		// that a neighbour of before is not there yet.
+		got, err := ping(t.Context(), p, address, "-c", "1", "-w", "120")
+		t.NoError(err, "ping "+address)
+		if got.received > 0 {
+			return
+		}
+		t.Logf("no answer from %s yet", address)
+	}
 }
 
 // nothingMapped wants Xen to have no grants of the guest but those of its console and
