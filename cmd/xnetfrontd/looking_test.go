@@ -13,10 +13,10 @@ import (
 )
 
 // look waits until the daemon's status is as wanted: for ten times what it takes that looks
-// twice for itself.
+// three times for itself.
 func (m *machine) look(what string, want func(*control.Status) bool) {
 	m.t.Helper()
-	for end := time.Now().Add(20 * netfront.LookPause()); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * netfront.LookPause()); ; time.Sleep(10 * time.Millisecond) {
 		s, err := (&control.Client{Path: m.socket(), Timeout: patience}).Status(m.t.Context())
 		if err != nil {
 			m.t.Fatal(err)

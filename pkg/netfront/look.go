@@ -117,8 +117,9 @@ func (b *bus) checkOurs(ctx context.Context) error {
 // whoever makes them calls Probe now and then. Late may be called by any goroutine; the
 // other methods belong to one. The zero value knows of nothing late, and so does nil.
 type Watches struct {
-	probe *xenstore.Watch // whose first event is waited for; nil: none
-	set   time.Time       // when probe was set
+	probe   *xenstore.Watch // whose first event is waited for; nil: none
+	set     time.Time       // when probe was set
+	awaited int             // calls of Probe since then
 
 	mu    sync.Mutex
 	since time.Time // since when events are late; zero: they come in time
@@ -143,16 +144,19 @@ func (w *Watches) Times() uint64 {
 }
 
 // Probe sets a watch, whose first event comes at once where events do, unless the one
-// before still waits for that. Then events are late, and late is true if that is new.
-// Calls are some seconds apart ([LookPause]), and after each an event is waited for on
-// Answer.
+// before still waits for that. If that does so for the second time, events are late, and
+// late is true if it is new: the first time can be a guest that was paused. Calls are some
+// seconds apart ([LookPause]), and after each an event is waited for on Answer.
 func (w *Watches) Probe(ctx context.Context, s xen.Store) (late bool, err error) {
 	if w.probe == nil {
 		probe, err := s.Watch(ctx, vifDir)
 		if err != nil {
 			return false, err
 		}
-		w.probe, w.set = probe, time.Now()
+		w.probe, w.set, w.awaited = probe, time.Now(), 0
+		return false, nil
+	}
+	if w.awaited++; w.awaited < 2 {
 		return false, nil
 	}
 	w.mu.Lock()
