@@ -27,6 +27,7 @@ func All() []Scenario {
 		rebind(),
 		driverDomain(),
 		restore(),
+		migrate(),
 		systemd(),
 		walkthrough(),
 	}
