@@ -11,6 +11,7 @@ FUZZTIME ?= 10s
 SCENARIO ?=
 GROUND   ?=
 XEN      ?=
+FRESH    ?= demo test
 
 # The version is set below; asking git for it again fails in a clone of another user's.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
@@ -26,13 +27,13 @@ demo: build ## show it work: embedded Xen, two network namespaces, ping and 1 Gi
 # -count=1: what the tests build and run as processes, and the kernel, is not known to
 # Go's cache of results.
 .PHONY: test
-test: check-go check-cc check-root ## go vet and every test, with the race detector
+test: check-root check-race ## go vet and every test, with the race detector; says what was left out
 	go vet ./...
-	CGO_ENABLED=1 go test -race -count=1 -timeout 9m ./...
+	@test/run.sh all
 
 .PHONY: test-unit
 test-unit: check-go ## the tests that need no root, no TAP and no C compiler, for everybody; says what was left out
-	@test/unit.sh
+	@test/run.sh unit
 
 .PHONY: bench
 bench: check-go check-root ## compare with veth and a plain forwarder on this machine (BENCH="-pairs 20")
@@ -78,6 +79,10 @@ check-packages: packages ## the same commit gives the same bytes; install, upgra
 	deploy/packages/reproducible.sh dist
 	deploy/packages/check-install.sh dist
 
+.PHONY: check-fresh
+check-fresh: ## `make demo` and `make test` on a new Debian with make, git and certificates (FRESH="demo")
+	test/fresh/run.sh $(FRESH)
+
 .PHONY: lint
 lint: check-go ## gofmt, go vet and staticcheck (pinned in tools/go.mod)
 	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
@@ -106,23 +111,17 @@ findings: ## try on pinned versions what surprised us in libraries and tools (fi
 clean: ## remove what was built
 	rm -rf bin dist
 
-# What the targets stand on. Each says in one line what is missing.
+# What the targets stand on: it is installed where that is possible, or one line says what
+# is missing.
 
 .PHONY: check-go
 check-go:
-	@command -v go >/dev/null || { echo "make: Go is not installed: install Go $$(sed -n 's/^go //p' go.mod) or newer and put it into PATH" >&2; exit 1; }
-	@why=$$(go list -m 2>&1) || { echo "make: $$(go version 2>&1 | head -n 1): Go $$(sed -n 's/^go //p' go.mod) or newer is needed:" $$why >&2; exit 1; }
+	@tools/setup.sh go
 
 # The race detector is linked by a C compiler.
-.PHONY: check-cc
-check-cc:
-	@echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			echo "make: the race detector needs a C compiler: installing gcc and libc6-dev with apt-get"; \
-			apt-get update -q && apt-get install -qy --no-install-recommends gcc libc6-dev; \
-		else \
-			echo "make: the race detector needs a C compiler: install it (apt-get install gcc libc6-dev)" >&2; exit 1; \
-		fi; }
+.PHONY: check-race
+check-race:
+	@tools/setup.sh go cc
 
 # Tests and the benchmark make network namespaces and TAPs. The demo checks for itself,
 # since a plain user can have it too.

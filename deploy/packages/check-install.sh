@@ -24,8 +24,8 @@ fail() {
 command -v apt-get >/dev/null || fail "no apt-get: the roots are made on Debian"
 packages=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-# shellcheck source=test/xenlab/images/packages.sh
-. test/xenlab/images/packages.sh # SUITE, mirror
+# shellcheck source=test/roots.sh
+. test/roots.sh # root_of
 
 # What the roots have besides Debian's essential packages: what our packages depend on,
 # and what the files in them are for. In the bare one is no systemd.
@@ -35,30 +35,6 @@ readonly BARE=kmod,passwd
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
 trap 'exit 1' INT TERM
-cache=${XNETFRONTD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xnetfrontd}/packages
-mkdir -p "$cache"
-
-# root_of PACKAGES: a tar of a clean root with these; made once.
-root_of() {
-	local tar
-	tar=$cache/$SUITE-$(printf %s "$1" | sha256sum | cut -c1-16).tar
-	exec 9>"$cache/lock"
-	flock 9
-	if ! [[ -e $tar ]]; then
-		say "making a root of Debian $SUITE with $1" >&2
-		if ! command -v mmdebstrap >/dev/null; then
-			say "installing on this machine: mmdebstrap" >&2
-			apt-get update -qq && apt-get install -qq -y --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null
-		fi
-		mmdebstrap --quiet --mode=root --variant=essential --include="$1" \
-			--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' --dpkgopt=force-unsafe-io \
-			"$SUITE" "${tar%.tar}.new.tar" "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $SUITE main" >&2 9>&-
-		mv "${tar%.tar}.new.tar" "$tar"
-	fi
-	exec 9>&-
-	printf '%s\n' "$tar"
-}
-
 # older DIRECTORY: builds the packages as an older version 0~1, in which every
 # configuration file has another content.
 older() {
