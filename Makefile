@@ -27,7 +27,7 @@ demo: build ## show it work: embedded Xen, two network namespaces, ping and 1 Gi
 # -count=1: what the tests build and run as processes, and the kernel, is not known to
 # Go's cache of results.
 .PHONY: test
-test: check-root check-race ## go vet and every test, with the race detector; says what was left out
+test: check-root check-all ## go vet and every test, with the race detector; says what was left out
 	go vet ./...
 	@test/run.sh all
 
@@ -119,9 +119,9 @@ check-go:
 	@tools/setup.sh go
 
 # The race detector is linked by a C compiler.
-.PHONY: check-race
-check-race:
-	@tools/setup.sh go cc
+.PHONY: check-all
+check-all:
+	@tools/setup.sh go cc ip mount
 
 # Tests and the benchmark make network namespaces and TAPs. The demo checks for itself,
 # since a plain user can have it too.

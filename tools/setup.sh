@@ -2,9 +2,10 @@
 # Has what the sources are built and tested with, and says what it fetches before it does:
 #   go  Go, its toolchain of go.mod, and the modules of go.mod
 #   cc  a C compiler, which links the race detector
+#   ip, mount  programs that tests look at network devices and hide files with
 # On Debian and Ubuntu root gets the packages with apt-get. Everybody else, and whom
 # something hinders, gets one line: what is missing, and what to do.
-# Usage: tools/setup.sh go|cc...
+# Usage: tools/setup.sh go|cc|ip|mount...
 set -u
 cd "$(dirname "$0")/.." || exit 1
 wanted="$(sed -n 's/^go //p' go.mod)"
@@ -21,7 +22,7 @@ one_line() { tr -s '\n\t ' ' ' | sed 's/ go: /; /g; s/[ ;]*$//'; }
 packages="" missing=""
 # lacks WHAT PACKAGE...: it is not here, and these packages are it.
 lacks() {
-	missing="${missing:+$missing and }$1"
+	missing="${missing:+$missing, }$1"
 	shift
 	packages="${packages:+$packages }$*"
 }
@@ -29,10 +30,10 @@ lacks() {
 # install gets the packages, quietly: what apt-get says is only shown if it fails.
 install() {
 	[ "$(id -u)" = 0 ] ||
-		fail "$missing is not installed: let root do it (sudo make), or install it: apt-get install $packages"
+		fail "missing: $missing: let root do it (sudo make), or install it (apt-get install $packages)"
 	command -v apt-get >/dev/null ||
-		fail "$missing is not installed, and there is no apt-get to install it with: install $missing"
-	say "$missing is not installed: installing $packages, and what they depend on, with apt-get"
+		fail "missing: $missing; there is no apt-get here to install it with: install it, and put it into PATH"
+	say "missing: $missing: installing $packages, and what they depend on, with apt-get"
 	log="$(mktemp)" || exit 1
 	trap 'rm -f "$log"' EXIT
 	apt-get update -q >"$log" 2>&1
@@ -79,7 +80,9 @@ for need in "$@"; do
 	case "$need" in
 	go) command -v go >/dev/null || lacks "Go" golang-go ca-certificates ;;
 	cc) echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || lacks "a C compiler" gcc libc6-dev ;;
-	*) fail "setup.sh: $need: neither go nor cc" ;;
+	ip) command -v ip >/dev/null || lacks "ip" iproute2 ;;
+	mount) command -v mount >/dev/null || lacks "mount" mount ;;
+	*) fail "setup.sh: $need: it knows go, cc, ip and mount" ;;
 	esac
 done
 [ -z "$packages" ] || install

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -139,7 +140,11 @@ func TestDemoWhoseDaemonDiesFailsAndLeavesNothing(t *testing.T) {
 	if pid == nil {
 		t.Fatal(out)
 	}
-	if err := exec.Command("kill", "-9", pid[1]).Run(); err != nil {
+	daemon, err := strconv.Atoi(pid[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(daemon, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Wait()
