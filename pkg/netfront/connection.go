@@ -197,7 +197,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if _, err := d.noteDisabled(ctx, b); err != nil {
 		return err
 	}
-	shape := d.newShaping(s.pairs, readRate(ctx, b.store, b.backend))
+	shape := d.newShaping(s.pairs, d.rate(ctx, b))
 	failed := s.start()
 	if err := d.connected(s.pairs); err != nil {
 		return err

@@ -153,6 +153,10 @@ const (
 	// Fields: BACKEND, CAUSE=violation, XNF_ERROR, XNF_RETRY_IN.
 	EventViolation = "8fd6b7044bcd4f9183437adad5d68420"
 
+	// EventRate: The backend's node rate is no limit that can be meant, and is taken for none.
+	// Fields: XNF_ERROR.
+	EventRate = "11ade391ae88c1a32c457201aef5540d"
+
 	// EventStuck: The backend says it is connected, and does not serve a ring. The
 	// connection is made anew. Fields: BACKEND, CAUSE=stalled or CAUSE=no-progress, XNF_ERROR,
 	// XNF_RETRY_IN.

@@ -428,7 +428,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	}
 	d.log.Info("taken over from the last process", zap.Uint16("backend", uint16(b.domid)),
 		zap.Int("queues", len(s.pairs)), zap.Strings("features", features.Names()), event(EventTakenOver))
-	shape := d.resumeShaping(s.pairs, readRate(ctx, b.store, b.backend))
+	shape := d.resumeShaping(s.pairs, d.rate(ctx, b))
 	return d.monitor(ctx, b, s.pairs, failed, shape, attached, false)
 }
 

@@ -97,7 +97,7 @@ func (s *sight) tick(ctx context.Context, shape *shaping) error {
 	if !late {
 		return nil
 	}
-	shape.setLimit(readRate(ctx, s.b.store, s.b.backend))
+	shape.setLimit(s.d.rate(ctx, s.b))
 	return s.d.cableChanged(ctx, s.b, s.attached, s.pairs)
 }
 

@@ -60,7 +60,7 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			if !ok {
 				return fmt.Errorf("watch of the backend's rate: %w", rates.Err())
 			}
-			shape.setLimit(readRate(ctx, b.store, b.backend))
+			shape.setLimit(d.rate(ctx, b))
 		case <-d.link.Changes():
 			d.announce.changed(time.Now())
 		case <-d.announce.due:

@@ -3,6 +3,7 @@ package netfront
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 const (
@@ -53,14 +53,33 @@ type sendRate struct {
 	period time.Duration
 }
 
-// readRate reads the backend's node rate (bytes,microseconds). It is the zero rate where
-// there is no limit, or none that can be understood, which is what netback makes of it
-// (xen_net_read_rate of drivers/net/xen-netback/xenbus.c).
-func readRate(ctx context.Context, s xenstore.Operations, backend string) sendRate {
-	v, err := s.Read(ctx, backend+"/"+netif.KeyRate)
+// maxCreditWait bounds for how long a backend may say that it lets a frame wait for credit.
+// The watchdog is that patient, several times over, and the node is the backend's to write.
+const maxCreditWait = time.Minute
+
+// rate reads the backend's node rate. One that is refused is said once.
+func (d *Device) rate(ctx context.Context, b *bus) sendRate {
+	v, err := b.store.Read(ctx, b.backend+"/"+netif.KeyRate)
 	if err != nil {
 		return sendRate{}
 	}
+	r := parseRate(v)
+	if wait := r.largestWait(); wait > maxCreditWait {
+		if !b.rateRefused {
+			b.rateRefused = true
+			d.log.Warn("the backend's rate is taken for none", problem(fmt.Errorf(
+				"%s/%s is %.40q: the largest frame would wait %v for credit, and at most %v are believed",
+				b.backend, netif.KeyRate, v, wait, maxCreditWait)), event(EventRate))
+		}
+		return sendRate{}
+	}
+	return r
+}
+
+// parseRate reads bytes,microseconds. It is the zero rate where there is no limit, or none
+// that can be understood, which is what netback makes of it (xen_net_read_rate of
+// drivers/net/xen-netback/xenbus.c).
+func parseRate(v string) sendRate {
 	portion, period, _ := strings.Cut(v, ",")
 	bytes, err := strconv.ParseUint(strings.TrimSpace(portion), 10, 32)
 	if err != nil || bytes == 0 {

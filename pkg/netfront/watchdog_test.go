@@ -15,6 +15,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
 const stalledLine = "nothing moves on a ring: both sides are kicked once"
@@ -187,7 +188,9 @@ func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
 		"65534,1000000": 2 * time.Second, "x": 0, "1,x": 0, "0,50000": 0, "x,50000": 0,
 	} {
 		w.check(w.server.Toolstack().Write(ctx, back+"/rate", rate))
-		credit := readRate(ctx, w.front.Store(), back).largestWait()
+		text, err := w.front.Store().Read(ctx, back+"/"+netif.KeyRate)
+		w.check(err)
+		credit := parseRate(text).largestWait()
 		if credit != want {
 			t.Errorf("rate %q: %v, want %v", rate, credit, want)
 		}
@@ -349,4 +352,37 @@ func TestWorkerThatHangsIsSaidToBeAlive(t *testing.T) {
 	if err := d.Alive(10 * time.Second); err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+}
+
+// The watchdog is patient with a backend that waits for credit, and believes what its node says
+// of that within reason.
+func TestBackendCannotSwitchTheWatchdogOffByItsRate(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	c := make(chan time.Time)
+	w := &watched{newWorld(t, worldConfig{
+		front: Config{Logger: zap.New(core)}, seconds: c,
+		prepare: func(v *netback.Vif) { v.Faults().Inject(netback.TxIgnore, netback.Always) },
+	}), logs, c, time.Unix(0, 0)}
+	w.connected(1)
+	rate := w.dev.Status().Backend + "/" + netif.KeyRate
+	w.check(w.backendStore().Write(w.deadline(), rate, "1,4294967295"))
+	w.eventually("the line about it", func() bool { return logs.FilterField(event(EventRate)).Len() == 1 })
+	w.check(w.vif.ShowState(w.deadline(), netif.StateClosing))
+	w.connected(2)
+	w.send(tap.VirtioHeader{}, mark(100, 1))
+	w.passUntil("the end of the connection", func() bool { return w.dev.Status().Ended["no-progress"] > 0 })
+	if s := w.dev.Status(); s.Shaping.Limit != 0 {
+		t.Errorf("shaped to %d bytes a second", s.Shaping.Limit)
+	}
+	for _, l := range logs.FilterField(event(EventRate)).All() {
+		if err := l.ContextMap()["error"].(string); !strings.Contains(err, `"1,4294967295"`) || strings.Contains(err, "\n") {
+			t.Errorf("%q", err)
+		}
+	}
+	for v, want := range map[string]bool{"65535,60000000": true, "65535,60000001": false, "1093,1000000": true, "1092,1000000": false} {
+		if believed := parseRate(v).largestWait() <= maxCreditWait; believed != want {
+			t.Errorf("%s: believed %v, want %v", v, believed, want)
+		}
+	}
+	w.vif.Faults().Clear()
 }

@@ -391,3 +391,12 @@ func descriptors(t *testing.T) map[string]string {
 	}
 	return m
 }
+
+// backendStore is xenstore as the backend's domain has it.
+func (w *world) backendStore() xen.Store {
+	w.t.Helper()
+	conn, err := w.server.Connect(driverDom)
+	w.check(err)
+	w.t.Cleanup(func() { w.check(conn.Close()) })
+	return conn.Store()
+}

@@ -169,6 +169,7 @@ type bus struct {
 	moveWatch    *xenstore.PacedWatch // our backend node: the vif is gone, or has another backend
 	saw          func(netif.State)    // told each state of the backend's that was waited through
 	awaits       func(what string)    // told what is waited for without an end; empty: it came, or is given up
+	rateRefused  bool                 // the backend's rate was no good, and that was said
 
 	looks looks       // at a backend that is waited for
 	last  netif.State // as await saw it last
