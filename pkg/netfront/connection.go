@@ -30,13 +30,15 @@ func (d *Device) connection(ctx context.Context) (err error) {
 		if err := d.awaitVif(ctx); err != nil {
 			return err
 		}
-		d.replugged = true
 		a, err = d.find(ctx)
 	}
 	if err != nil {
 		return err
 	}
 	d.setAddress(a)
+	if err := d.plug.set(ctx, d.guest.Store, a.dir); err != nil {
+		return err
+	}
 	if err := d.learn(ctx, a); err != nil {
 		return err
 	}
@@ -50,7 +52,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 		if ctx.Err() != nil && !leaving(ctx) {
 			d.leave(b)
 		}
-		return errors.Join(err, d.noteUnplugged(ctx, b))
+		return errors.Join(err, noteUnplugged(ctx, b))
 	}
 	o, err := readOffer(ctx, b.store, b.backend)
 	if err != nil {
@@ -191,7 +193,7 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if st != netif.StateConnected {
 		return fmt.Errorf("%w: it went to %v instead of Connected", errBackendClosed, st)
 	}
-	if err := d.checkWanted(ctx, b); err != nil {
+	if err := checkWanted(ctx, b); err != nil {
 		return err
 	}
 	if _, err := d.noteDisabled(ctx, b); err != nil {
@@ -230,7 +232,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	d.setDisabled(false) // the next connection looks
 	s.stop()
 	d.setPairs(nil, agreement{})
-	err = errors.Join(err, d.noteUnplugged(ctx, b))
+	err = errors.Join(err, noteUnplugged(ctx, b))
 	d.leave(b)
 	return errors.Join(err, d.drop(s))
 }

@@ -47,7 +47,7 @@ type Device struct {
 	// immortals are event files from before a restore, for which there is no holder.
 	immortals []xen.EventFile
 
-	replugged bool // the toolstack attached or detached the vif meanwhile; Run's goroutine's
+	plug plugWatch // Run's goroutine's
 
 	announce announcer // Run's goroutine's
 	seen     tap.State // the TAP when it was last looked at; Run's goroutine's
@@ -160,10 +160,10 @@ func (d *Device) Run(ctx context.Context) error {
 		stopReporting(context.Cause(ctx))
 		reported()
 	}()
+	defer d.plug.close()
 	backoff := backoffMin
 	for ctx.Err() == nil {
 		began := time.Now()
-		d.replugged = false
 		d.look()
 		err := d.connection(ctx)
 		if ctx.Err() != nil {
@@ -178,7 +178,7 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		// To detach and attach a vif is the toolstack's doing: no sign of a backend that
 		// cannot keep a connection.
-		if time.Since(began) > lasting || d.replugged {
+		if time.Since(began) > lasting || d.plug.changed() {
 			backoff = backoffMin
 		}
 		wait := backoff/2 + rand.N(backoff/2+1)
@@ -194,11 +194,10 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 		d.setEnded(why)
 		d.log.Log(level, "disconnected", fields...)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
 		backoff = min(2*backoff, backoffMax)
+		if d.pause(ctx, wait) {
+			backoff = backoffMin
+		}
 	}
 	if leaving(ctx) && d.cfg.Holder != nil {
 		d.leftLink = true

@@ -410,6 +410,9 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 		return err
 	}
 	d.setAddress(a)
+	if err := d.plug.set(ctx, d.guest.Store, a.dir); err != nil {
+		return err
+	}
 	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
 	d.update(func(v *view) { v.takenOver = true })
 	d.setState(netif.StateConnected, nil)

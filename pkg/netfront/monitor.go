@@ -126,7 +126,7 @@ func (s *sight) saw(ctx context.Context, st netif.State) (err error) {
 		return s.b.checkOurs(ctx)
 	case s.attached && !was:
 		s.returned = true
-		return s.d.checkWanted(ctx, s.b)
+		return checkWanted(ctx, s.b)
 	}
 	return nil
 }

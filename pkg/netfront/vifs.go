@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -101,12 +102,13 @@ func (d *Device) find(ctx context.Context) (address, error) {
 // errUnplugged says why a backend has closed a vif.
 var errUnplugged = errors.New("the toolstack has detached the vif")
 
-// noteUnplugged is errUnplugged, and remembered, if the toolstack takes the vif away.
-func (d *Device) noteUnplugged(ctx context.Context, b *bus) error {
+// noteUnplugged is errUnplugged if the toolstack takes the vif away, as far as the backend's
+// directory says: it names the end of the connection, and no more. The backend can write there
+// what it likes.
+func noteUnplugged(ctx context.Context, b *bus) error {
 	if !unplugged(ctx, b) {
 		return nil
 	}
-	d.replugged = true
 	return errUnplugged
 }
 
@@ -114,7 +116,7 @@ func (d *Device) noteUnplugged(ctx context.Context, b *bus) error {
 // asked whenever a backend has just become Connected: the toolstack writes that the device
 // is to go together with the state Closing, and a backend that was connecting meanwhile
 // writes Connected over that state (xenbus_switch_state does not look).
-func (d *Device) checkWanted(ctx context.Context, b *bus) error {
+func checkWanted(ctx context.Context, b *bus) error {
 	online, err := b.store.Read(ctx, b.backend+"/"+netif.KeyOnline)
 	if err != nil && !errors.Is(err, xenstore.ErrNotFound) {
 		return fmt.Errorf("whether the vif is to go: %w", err)
@@ -122,7 +124,6 @@ func (d *Device) checkWanted(ctx context.Context, b *bus) error {
 	if online != "0" {
 		return nil
 	}
-	d.replugged = true
 	return errUnplugged
 }
 
@@ -134,4 +135,74 @@ func unplugged(ctx context.Context, b *bus) bool {
 	defer cancel()
 	online, err := b.store.Read(ctx, b.backend+"/"+netif.KeyOnline)
 	return errors.Is(err, xenstore.ErrNotFound) || err == nil && online == "0"
+}
+
+// pause is the back-off before the next connection. It ends early, and tells so, when the
+// toolstack has attached or detached the vif. That shows in the vif's own directory, which only
+// the toolstack writes besides this guest; a backend can write what it likes in its own.
+func (d *Device) pause(ctx context.Context, wait time.Duration) (anew bool) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case _, ok := <-d.plug.events():
+			if ok {
+				return true
+			}
+			d.plug.close()
+		}
+	}
+}
+
+// plugWatch tells whether the toolstack has taken a vif away or brought it since it was last
+// asked, however soon one came upon the other.
+type plugWatch struct {
+	dir   string
+	watch *xenstore.Watch // nil: none
+}
+
+// set has it be about the vif in dir from now on.
+func (p *plugWatch) set(ctx context.Context, s xen.Store, dir string) error {
+	if p.watch != nil && p.dir == dir {
+		return nil
+	}
+	p.close()
+	w, err := s.Watch(ctx, dir+"/"+netif.KeyBackend)
+	if err != nil {
+		return fmt.Errorf("watch vif: %w", err)
+	}
+	p.dir, p.watch = dir, w
+	select {
+	case <-w.Events(): // of the watch itself
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (p *plugWatch) events() <-chan string {
+	if p.watch == nil {
+		return nil
+	}
+	return p.watch.Events()
+}
+
+func (p *plugWatch) changed() bool {
+	select {
+	case _, ok := <-p.events():
+		if !ok {
+			p.close()
+		}
+		return ok
+	default:
+		return false
+	}
+}
+
+func (p *plugWatch) close() {
+	if p.watch != nil {
+		_ = p.watch.Close() // which always succeeds
+	}
+	*p = plugWatch{}
 }
