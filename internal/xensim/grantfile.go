@@ -51,6 +51,14 @@ func (f *grantFile) call(q request) (reply, error) {
 		return reply{}, f.notifyUnmap(q)
 	case opLimit:
 		return reply{Values: []uint64{uint64(t.limit)}}, nil
+	case opLeft:
+		n := 0
+		for _, g := range t.grants {
+			if g.deferred {
+				n++
+			}
+		}
+		return reply{Values: []uint64{uint64(n)}}, nil
 	case opRaiseLimit:
 		if int(q.Count) <= t.limit {
 			return reply{}, nil

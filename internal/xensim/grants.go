@@ -103,6 +103,18 @@ func (g *Grants) Limit() (int, error) {
 	return int(r.Values[0]), nil
 }
 
+// Left implements [xen.Grants], for all that the domain has freed.
+func (g *Grants) Left() (int, error) {
+	r, err := g.caller.call(request{Op: opLeft})
+	if err != nil {
+		return 0, fmt.Errorf("count pages that are left behind: %w", err)
+	}
+	if len(r.Values) != 1 {
+		return 0, fmt.Errorf("count pages that are left behind: %w", unix.EPROTO)
+	}
+	return int(r.Values[0]), nil
+}
+
 // RaiseLimit implements [xen.Grants]. [Options.AllowRaise] says whether it may.
 func (g *Grants) RaiseLimit(n int) error {
 	if n < 0 || n > maxGrants {

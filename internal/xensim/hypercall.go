@@ -23,6 +23,7 @@ const (
 	opSlab        // [Index, Count] → index, refs... ; the slab
 	opUnmapNotify // [Index, Offset, Number = port, Flags]
 	opLimit       // → limit
+	opLeft        // → pages that were freed and that the peer has mapped
 	opRaiseLimit  // [Count]
 
 	// On a handle of mappings (gntdev).

@@ -114,6 +114,20 @@ func (s *Slab) Free() error {
 	return nil
 }
 
+// Release ends the slab without its pages, which are the caller's from then on, granted and
+// mapped as they are. It fails as Free does.
+func (s *Slab) Release() (xen.Pages, error) {
+	if s.freed {
+		return nil, fmt.Errorf("release slab: %w", ErrDestroyed)
+	}
+	if s.maps != 0 {
+		return nil, fmt.Errorf("release slab with %d maps: %w", s.maps, ErrBusy)
+	}
+	s.freed, s.mem = true, nil
+	s.tag.slabs--
+	return s.pages, nil
+}
+
 // available tells whether a map can be made of page.
 func (s *Slab) available(page int) error {
 	switch {

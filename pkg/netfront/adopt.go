@@ -16,6 +16,9 @@ import (
 // one of them may kill the next.
 const maxAttempts = 5
 
+// errPagesOnly says that the last process had no connection, and left pages for the next one.
+var errPagesOnly = errors.New("there was no connection")
+
 // adopt makes a session of l, whose descriptors are used up when it succeeds. Attached
 // says whether the backend is there now: one that is being bound anew will come back to
 // the same rings.
@@ -24,14 +27,20 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 	if err != nil {
 		return nil, false, err
 	}
-	s = &session{file: file, number: b.number(), nonce: l.nonce, marker: markerPath(b.dir), marked: true, held: true}
+	s = &session{file: file, number: b.number(), held: true}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.detach())
+		if err == nil {
+			return
+		}
+		err = errors.Join(err, s.detach())
+		if s.granted != nil {
+			err = errors.Join(err, s.granted.close())
 		}
 	}()
 	h := file.head
 	switch {
+	case file.phase() == phaseEnded && len(l.events) == 0:
+		return s, false, errPagesOnly
 	case file.phase() != phaseLive:
 		return s, false, fmt.Errorf("%w: its connection was being made or ended", ErrHandover)
 	case h.Dir.get() != b.dir || h.Path.get() != b.backend || h.Backend != uint32(b.domid):
@@ -43,7 +52,7 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 	case len(d.link.QueueFDs()) != int(h.Queues):
 		return s, false, fmt.Errorf("%w: the TAP has %d queues, the rings %d", ErrHandover, len(d.link.QueueFDs()), h.Queues)
 	}
-	if restored(b.store, s.marker, s.nonce) {
+	if restored(b.store, markerPath(b.dir), l.nonce) {
 		return s, false, fmt.Errorf("%w: the guest was restored since", ErrHandover)
 	}
 	if attached, err = d.connectedStill(ctx, b); err != nil {
@@ -53,12 +62,8 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 		return s, false, fmt.Errorf("%w: %d processes tried it and died", ErrHandover, n)
 	}
 	crashPoint(crashAdopt)
-	fd, err := unix.FcntlInt(uintptr(grants), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return s, false, fmt.Errorf("%w: grants: %w", ErrHandover, err)
-	}
-	if s.grants, err = d.guest.Grants.Adopt(fd); err != nil {
-		return s, false, fmt.Errorf("%w: %w", ErrHandover, errors.Join(err, unix.Close(fd)))
+	if s.granted, err = d.adoptGranted(file, grants); err != nil {
+		return s, false, fmt.Errorf("%w: %w", ErrHandover, err)
 	}
 	if err := d.adoptPairs(s, xen.DomID(h.Backend), l.events); err != nil {
 		return s, false, err
@@ -70,7 +75,55 @@ func (d *Device) adopt(ctx context.Context, b *bus, l *legacy) (s *session, atta
 	if err := l.close(); err != nil {
 		d.log.Warn("what was taken over was not closed cleanly", problem(err))
 	}
+	d.setGranted(s.granted)
 	return s, attached, nil
+}
+
+// adoptGranted maps the pages of the session in file, whose grants are those of the descriptor
+// fd, which stays the caller's.
+func (d *Device) adoptGranted(file *stateFile, fd int) (g *granted, err error) {
+	h := file.head
+	g = &granted{peer: xen.DomID(h.Backend), adopted: true, held: true, marker: markerPath(h.Dir.get()), nonce: h.Nonce.get()}
+	if g.limit, err = d.guest.Grants.Limit(); err != nil {
+		return nil, err
+	}
+	if fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("grants: %w", err)
+	}
+	if g.grants, err = d.guest.Grants.Adopt(fd); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	for i := range int(h.Queues) {
+		if _, err := g.remap(&file.queue(i).Record); err != nil {
+			return nil, errors.Join(fmt.Errorf("queue %d: %w", i, err), g.close())
+		}
+	}
+	return g, nil
+}
+
+// salvage has the pages of a session of another process that cannot be gone on with, and
+// whose state the holder then keeps. It tells whether it has.
+func (d *Device) salvage(l *legacy) bool {
+	if l == nil {
+		return false
+	}
+	file, fd, err := l.openState()
+	if err != nil {
+		return false
+	}
+	if !restored(d.guest.Store, markerPath(file.head.Dir.get()), file.head.Nonce.get()) {
+		var g *granted
+		if g, err = d.adoptGranted(file, fd); err == nil {
+			file.setPhase(phaseEnded)
+			d.setGranted(g)
+		} else {
+			d.log.Warn("the pages that the last process had granted cannot be had", problem(err), event(EventNotTakenOver))
+		}
+	}
+	if err := file.close(); err != nil {
+		d.log.Warn("what the last process left was not ended cleanly", problem(err), event(EventNotTakenOver))
+	}
+	return d.granted != nil
 }
 
 // openState maps the state, and finds the descriptor of the grants.
@@ -130,7 +183,7 @@ func (d *Device) adoptPairs(s *session, backend xen.DomID, events []HeldFile) er
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHandover, err)
 	}
-	c := pairConfig{guest: d.guest, backend: backend, features: featuresOf(h.Features), oneWorker: h.Workers == 1, clock: &d.clock}
+	c := pairConfig{guest: d.guest, grants: s.granted.grants, backend: backend, features: featuresOf(h.Features), oneWorker: h.Workers == 1, clock: &d.clock}
 	if c.workers() != int(h.Workers) {
 		return fmt.Errorf("%w: %d workers for a queue", ErrHandover, h.Workers)
 	}
@@ -139,7 +192,7 @@ func (d *Device) adoptPairs(s *session, backend xen.DomID, events []HeldFile) er
 		if err != nil {
 			return fmt.Errorf("%w: queue %d: %w", ErrHandover, i, err)
 		}
-		p, err := adoptPair(c, s.grants, files, i, q, s.file.memory(i))
+		p, err := adoptPair(c, s.granted.pairs[i], files, i, q, s.file.memory(i))
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrHandover, err)
 		}

@@ -27,7 +27,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	}
 	a, err := d.find(ctx)
 	if errors.Is(err, ErrNoVif) {
-		if err := d.awaitVif(ctx); err != nil {
+		if err := errors.Join(d.ungrant("the vif was detached"), d.awaitVif(ctx)); err != nil {
 			return err
 		}
 		a, err = d.find(ctx)
@@ -37,6 +37,9 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	}
 	d.setAddress(a)
 	if err := d.plug.set(ctx, d.guest.Store, a.dir); err != nil {
+		return err
+	}
+	if err := d.regrant(a); err != nil {
 		return err
 	}
 	if err := d.learn(ctx, a); err != nil {
@@ -62,7 +65,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := d.makeSession(&agreed, b.address)
+	s, err := d.makeSession(ctx, &agreed, b.address)
 	if err != nil {
 		return err
 	}
@@ -98,10 +101,19 @@ func (d *Device) awaitVif(ctx context.Context) error {
 
 // makeSession fits the queues into the grant budget and makes them. Agreed is reduced
 // to what came of it.
-func (d *Device) makeSession(agreed *agreement, a address) (*session, error) {
+func (d *Device) makeSession(ctx context.Context, agreed *agreement, a address) (*session, error) {
 	limit, err := raise(d.guest.Grants, agreed.queues)
 	if err != nil {
 		return nil, err
+	}
+	if d.granted == nil {
+		g := &granted{peer: a.domid, grants: d.guest.Grants, marker: markerPath(a.dir), nonce: newNonce()}
+		// Before there is anything to be restored, and before the holder has it: without the
+		// marker the next process would take the session for one from before a restore.
+		if err := g.mark(ctx, d.guest.Store); err != nil {
+			return nil, fmt.Errorf("mark the connection: %w", err)
+		}
+		d.setGranted(g)
 	}
 	for raised := false; ; {
 		b, err := plan(agreed.queues, limit)
@@ -110,6 +122,7 @@ func (d *Device) makeSession(agreed *agreement, a address) (*session, error) {
 		}
 		s, err := d.trySession(b, agreed, a)
 		if err == nil {
+			d.granted.limit, _ = d.guest.Grants.Limit() // unknown: it looks raised next time
 			if b.Reduced {
 				agreed.missing["full_rings"] = fmt.Sprintf("%d pages needed, %d can be granted", b.Needed, limit)
 				d.log.Warn("reduced to fit the limit of granted pages; raise /sys/module/xen_gntalloc/parameters/limit",
@@ -135,7 +148,8 @@ func (d *Device) makeSession(agreed *agreement, a address) (*session, error) {
 	}
 }
 
-// trySession makes b.Queues pairs, or none.
+// trySession makes b.Queues pairs, or none. New pages are given back where there are not
+// enough, for fewer to be tried; no backend was told of them.
 func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session, err error) {
 	queues, err := d.setQueues(b.Queues)
 	if err != nil {
@@ -144,22 +158,31 @@ func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session,
 	if err := d.configureLink(agreed.Features); err != nil {
 		return nil, err
 	}
-	s = &session{number: a.number(), nonce: newNonce(), marker: markerPath(a.dir)}
+	s = &session{number: a.number(), granted: d.granted}
+	had := len(d.granted.pairs)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 			s = nil
 		}
+		if errors.Is(err, xen.ErrGrantLimit) {
+			err = errors.Join(err, d.granted.shrink(had))
+		}
+		d.setGranted(d.granted)
 	}()
 	if s.file, err = newStateFile(len(queues)); err != nil {
 		return s, err
 	}
 	c := pairConfig{
-		guest: d.guest, backend: a.domid, features: agreed.Features, maps: b.Maps,
+		guest: d.guest, grants: d.granted.grants, backend: a.domid, features: agreed.Features,
 		oneWorker: runtime.GOMAXPROCS(0) == 1, clock: &d.clock,
 	}
 	for i, q := range queues {
-		p, err := newPair(c, i, q, s.file.memory(i))
+		pages, err := d.granted.pair(i, b.Maps)
+		if err != nil {
+			return s, err
+		}
+		p, err := newPair(c, i, q, s.file.memory(i), pages)
 		if err != nil {
 			return s, err
 		}
@@ -171,11 +194,6 @@ func (d *Device) trySession(b Budget, agreed *agreement, a address) (s *session,
 // serve publishes the rings, waits for the backend to connect, and carries frames
 // until something ends the connection.
 func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue bool, s *session) error {
-	// Before the holder has it: without the marker the next process would take the session
-	// for one from before a restore. And once only: a restore from here on must show.
-	if err := s.mark(ctx, b.store); err != nil {
-		return fmt.Errorf("mark the connection: %w", err)
-	}
 	d.hold(b.address, agreed, s)
 	if err := publish(ctx, b.store, b.dir, agreed, multiQueue, s); err != nil {
 		return err
@@ -217,13 +235,14 @@ func (d *Device) connected(pairs []*pair) error {
 
 // end ends a connection: if a process goes on with it, by leaving it alone, else for
 // good: no frame is lost that the backend has, none is sent any more, everything is
-// freed.
+// freed but the pages, which the next connection has.
 func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	if leaving(ctx) && s.held {
 		d.announce.end()
 		s.stop()
 		d.setPairs(nil, agreement{})
-		err := s.detach()
+		err := errors.Join(s.detach(), s.granted.close())
+		d.setGranted(nil)
 		d.log.Info("left to the next process", event(EventLeft))
 		return err
 	}

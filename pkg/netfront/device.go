@@ -42,8 +42,9 @@ type Device struct {
 	reportEvery time.Duration                                // see the constant; another one in tests
 	everySecond func() (ticks <-chan time.Time, stop func()) // another one in tests
 
-	left     *legacy // by another process; nil once it was looked at
-	leftLink bool    // the TAP goes to the next process
+	granted  *granted // Run's goroutine's; nil: no pages
+	left     *legacy  // by another process; nil once it was looked at
+	leftLink bool     // the TAP goes to the next process
 	// immortals are event files from before a restore, for which there is no holder.
 	immortals []xen.EventFile
 
@@ -94,7 +95,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err := d.link.UringError(); err != nil {
 		d.log.Info("io_uring is not used: a system call for each frame", problem(err), event(EventNoUring))
 	}
-	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a}
+	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a, granted: d.view.granted}
 	return d, nil
 }
 
@@ -134,6 +135,9 @@ func (d *Device) Close() error {
 		d.closeCapture("the vif is not served any more")
 	}
 	err := d.left.close()
+	if d.granted != nil { // Run was not called
+		err = errors.Join(err, d.granted.close())
+	}
 	// What was never looked at is for a process that gets further.
 	leave := d.leftLink || d.left != nil
 	d.left = nil
@@ -160,6 +164,7 @@ func (d *Device) Run(ctx context.Context) error {
 		stopReporting(context.Cause(ctx))
 		reported()
 	}()
+	defer d.endGranted(ctx)
 	defer d.plug.close()
 	backoff := backoffMin
 	for ctx.Err() == nil {

@@ -153,6 +153,11 @@ const (
 	// Fields: BACKEND, CAUSE=violation, XNF_ERROR, XNF_RETRY_IN.
 	EventViolation = "8fd6b7044bcd4f9183437adad5d68420"
 
+	// EventPagesLeft: Pages that were granted to a backend's domain cannot be used for
+	// anything else, since it keeps them mapped. When it lets go, or ends, the kernel has them
+	// back. Fields: XNF_BECAUSE, XNF_GIVEN_BACK, XNF_LEFT, XNF_ERROR.
+	EventPagesLeft = "4d34e4779677c8c6b5633de57dc62bd0"
+
 	// EventRate: The backend's node rate is no limit that can be meant, and is taken for none.
 	// Fields: XNF_ERROR.
 	EventRate = "11ade391ae88c1a32c457201aef5540d"

@@ -46,6 +46,7 @@ func (g *heapGrants) page(ref uint32) []byte {
 
 func (g *heapGrants) Limit() (int, error)  { return g.limit, nil }
 func (g *heapGrants) RaiseLimit(int) error { return unix.EPERM }
+func (g *heapGrants) Left() (int, error)   { return 0, nil }
 func (g *heapGrants) Close() error         { return nil }
 func (g *heapGrants) Handle() (int, error) { return -1, unix.EOPNOTSUPP }
 
@@ -77,7 +78,11 @@ func (p *heapPages) Free() error {
 // testDMA makes a tag and a slab of n pages on g, and a ring page.
 func testDMA(t testing.TB, g xen.Grants, readOnly bool, n int) (*busdma.Tag, *busdma.Slab, []byte) {
 	t.Helper()
-	tag, slab, err := newDMA(g, 0, readOnly, n)
+	pages, err := g.Alloc(0, n, !readOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, slab, err := newDMA(g, 0, readOnly, pages)
 	if err != nil {
 		t.Fatal(err)
 	}

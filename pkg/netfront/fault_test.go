@@ -96,22 +96,30 @@ func TestPairThatCannotBeMadeLeavesNothing(t *testing.T) {
 	for {
 		steps++
 		f := &failing{Grants: guest.Grants, left: steps}
-		c := pairConfig{guest: &xen.Guest{Grants: f, Events: failingEvents{guest.Events, f}}, features: AllFeatures(), maps: fullMaps}
+		c := pairConfig{guest: &xen.Guest{Events: failingEvents{guest.Events, f}}, grants: f, features: AllFeatures()}
+		g := &granted{grants: f}
 		file, err := newStateFile(1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := newPair(c, 0, queues[0], file.memory(0))
+		var p *pair
+		pages, err := g.pair(0, fullMaps)
+		if err == nil {
+			p, err = newPair(c, 0, queues[0], file.memory(0), pages)
+		}
 		if err == nil {
 			defer file.close()
 		} else if err := file.close(); err != nil {
 			t.Fatal(err)
 		}
 		if err == nil {
-			if err := p.close(); err != nil {
+			if err := errors.Join(p.close(), g.shrink(0)); err != nil {
 				t.Fatal(err)
 			}
 			break
+		}
+		if err := g.shrink(0); err != nil {
+			t.Fatal(err)
 		}
 		if !errors.Is(err, errInjected) {
 			t.Fatal(err)

@@ -42,7 +42,8 @@ type HeldFile struct {
 // Bundles of a vif, behind its key.
 const (
 	// KeyConnection has "state", which [CheckState] reads, and "grants". Its label is the
-	// vif's number.
+	// vif's number. It stays while there is no connection, for the pages that the next one
+	// is to have.
 	KeyConnection = "/connection"
 	keyTAP        = "/tap" // "keeper" and "queue-<n>"
 	// keyEvents has "events-<n>": of each pair tx's, and rx's if it has its own. The
@@ -91,7 +92,7 @@ func (d *Device) hold(a address, agreed agreement, s *session) {
 		d.log.Warn("a restart will need a new connection: nobody keeps this one", problem(err), event(EventNotHeld))
 		return
 	}
-	s.held = true
+	s.held, s.granted.held = true, true
 }
 
 // describe writes what does not change into the state file.
@@ -99,7 +100,7 @@ func (d *Device) describe(a address, agreed agreement, s *session) error {
 	h := s.file.head
 	h.Backend, h.Features = uint32(a.domid), agreed.Features.bits()
 	h.Workers, h.MTU, h.Wanted = uint32(len(s.pairs[0].workers)), uint32(d.set.MTU), d.cfg.wanted()
-	if err := errors.Join(h.Nonce.set(s.nonce), h.Dir.set(a.dir), h.Path.set(a.backend)); err != nil {
+	if err := errors.Join(h.Nonce.set(s.granted.nonce), h.Dir.set(a.dir), h.Path.set(a.backend)); err != nil {
 		return err
 	}
 	s.file.seal()
@@ -121,13 +122,13 @@ func (d *Device) handOver(s *session) (err error) {
 		}
 	}
 	events := len(files)
-	fd, err := d.guest.Grants.Handle()
+	fd, err := s.granted.grants.Handle()
 	if err != nil {
 		return err
 	}
 	files = append(files, HeldFile{Name: "grants", FD: fd})
 	crashPoint(crashHold)
-	if err := d.cfg.Holder.Put(d.key(keyEvents), s.marker+" "+s.nonce, files[:events]); err != nil {
+	if err := d.cfg.Holder.Put(d.key(keyEvents), s.granted.marker+" "+s.granted.nonce, files[:events]); err != nil {
 		return err
 	}
 	crashPoint(crashHeldEvents)
@@ -145,19 +146,22 @@ func (d *Device) forget(key string) {
 	}
 }
 
-// drop ends s for good.
+// drop ends s for good. The holder keeps its state, which says where the pages are, until
+// they are given back or another session has them.
 func (d *Device) drop(s *session) error {
-	// Without a marker yet it is too young for a restore in between to be likely.
 	var cause error
-	if s.marked && restored(d.guest.Store, s.marker, s.nonce) {
+	if restored(d.guest.Store, s.granted.marker, s.granted.nonce) {
 		cause = errRestored
 		d.poison(s)
 	}
 	s.file.setPhase(phaseEnded)
 	crashPoint(crashEnd)
-	d.forget(KeyConnection)
 	d.forget(keyEvents)
-	return errors.Join(cause, s.close())
+	err := s.close()
+	if cause != nil {
+		err = errors.Join(err, d.ungrant("the guest was restored"))
+	}
+	return errors.Join(cause, err)
 }
 
 // poison sees to it that the event files of a session from before a restore are never
@@ -331,16 +335,26 @@ func (l *legacy) end(s xen.Store, h Holder, key string) error {
 	if l == nil {
 		return nil
 	}
+	return errors.Join(h.Drop(key+KeyConnection), l.endEvents(s, h, key))
+}
+
+// endEvents is end, except that the holder keeps the state and the grants.
+func (l *legacy) endEvents(s xen.Store, h Holder, key string) error {
 	var err error
 	if len(l.events) > 0 && restored(s, l.marker, l.nonce) {
 		err = h.Park(key + keyEvents)
 	}
-	return errors.Join(err, h.Drop(key+KeyConnection), h.Drop(key+keyEvents), l.close())
+	return errors.Join(err, h.Drop(key+keyEvents), l.close())
 }
 
-// discard ends a session of another process that cannot be gone on with.
+// discard ends a session of another process that cannot be gone on with. A connection to the
+// same domain will have its pages.
 func (d *Device) discard(l *legacy) {
-	if err := l.end(d.guest.Store, d.cfg.Holder, d.cfg.HoldKey); err != nil {
+	end := l.end
+	if d.salvage(l) {
+		end = l.endEvents
+	}
+	if err := end(d.guest.Store, d.cfg.Holder, d.cfg.HoldKey); err != nil {
 		d.log.Warn("what the last process left was not ended cleanly", problem(err), event(EventNotTakenOver))
 	}
 }
@@ -376,7 +390,9 @@ func (d *Device) takeOver(ctx context.Context) (done bool, err error) {
 	if leaving(ctx) {
 		return true, l.close()
 	}
-	d.log.Warn("a new connection: what the last process left cannot be gone on with", problem(err), event(EventNotTakenOver))
+	if !errors.Is(err, errPagesOnly) {
+		d.log.Warn("a new connection: what the last process left cannot be gone on with", problem(err), event(EventNotTakenOver))
+	}
 	d.discard(l)
 	return false, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -12,7 +13,7 @@ import (
 // workers that own them. The Device's goroutine makes and ends it.
 type pair struct {
 	number  int
-	rings   xen.Pages // the tx ring's page, then the rx ring's
+	rings   xen.Pages // the tx ring's page, then the rx ring's; see pairGrants
 	tx      *TxQueue
 	rx      *RxQueue
 	reader  *tap.Reader
@@ -26,8 +27,8 @@ type pair struct {
 type pairConfig struct {
 	guest     *xen.Guest
 	backend   xen.DomID
+	grants    busdma.Allocator
 	features  Features
-	maps      int  // in each of the two pools
 	oneWorker bool // one goroutine for both directions, though channels are split
 	clock     *seconds
 }
@@ -47,22 +48,22 @@ type pairMemory struct {
 	rx     *rxState
 }
 
-// newPair grants what queue number needs, binds its event channels and makes its
-// workers, which do not run yet. After an error nothing is left.
-func newPair(c pairConfig, number int, q *tap.Queue, mem pairMemory) (*pair, error) {
-	p := &pair{number: number}
-	err := p.make(c, q, mem)
+// newPair makes the queues of queue number on pages, binds its event channels and makes its
+// workers, which do not run yet. After an error nothing is left but the pages, which stay
+// the caller's.
+func newPair(c pairConfig, number int, q *tap.Queue, mem pairMemory, pages pairGrants) (*pair, error) {
+	p := &pair{number: number, rings: pages.rings}
+	err := p.make(c, q, mem, pages)
 	if err != nil {
 		return nil, fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
 	}
 	return p, nil
 }
 
-func (p *pair) make(c pairConfig, q *tap.Queue, mem pairMemory) (err error) {
-	if p.rings, err = c.guest.Grants.Alloc(c.backend, 2, true); err != nil {
-		return fmt.Errorf("grant ring pages: %w", err)
-	}
-	mem.record.Rings.set(p.rings)
+func (p *pair) make(c pairConfig, q *tap.Queue, mem pairMemory, pages pairGrants) (err error) {
+	mem.record.Rings.set(pages.rings)
+	mem.record.Tx.set(pages.tx)
+	mem.record.Rx.set(pages.rx)
 	if err := p.attach(q); err != nil {
 		return err
 	}
@@ -86,30 +87,28 @@ func (p *pair) make(c pairConfig, q *tap.Queue, mem pairMemory) (err error) {
 	}
 	mem.record.TxPort, mem.record.RxPort = uint32(p.txPort), uint32(p.rxPort)
 	ring := p.rings.Bytes()
-	tag, slab, err := newDMA(c.guest.Grants, c.backend, true, c.maps)
+	tag, slab, err := newDMA(c.grants, c.backend, true, pages.tx)
 	if err != nil {
 		return fmt.Errorf("tx: %w", err)
 	}
-	mem.record.Tx.set(slab.Granted())
 	if p.tx, err = newTxQueue(mem.tx, ring[:xen.PageSize], tag, slab, p.reader, c.features, p.txWorker().notifier(p.txPort)); err != nil {
 		return errors.Join(err, closeDMA(nil, slab, tag))
 	}
 	p.tx.ages.clock = c.clock
-	if tag, slab, err = newDMA(c.guest.Grants, c.backend, false, c.maps); err != nil {
+	if tag, slab, err = newDMA(c.grants, c.backend, false, pages.rx); err != nil {
 		return fmt.Errorf("rx: %w", err)
 	}
-	mem.record.Rx.set(slab.Granted())
 	if p.rx, err = newRxQueue(mem.rx, ring[xen.PageSize:], tag, slab, p.writer, p.rxWorker().notifier(p.rxPort)); err != nil {
 		return errors.Join(err, closeDMA(nil, slab, tag))
 	}
 	return p.assign(q)
 }
 
-// adoptPair goes on with the pair that another process has left. Files are its event
-// files, tx's first; the pair has them from then on. After an error nothing is left in
-// this process, and the grants and ports stand.
-func adoptPair(c pairConfig, grants xen.Grants, files []xen.EventFile, number int, q *tap.Queue, mem pairMemory) (*pair, error) {
-	p := &pair{number: number}
+// adoptPair goes on with the pair that another process has left, on its pages. Files are its
+// event files, tx's first; the pair has them from then on. After an error nothing is left in
+// this process but the pages, and the ports stand.
+func adoptPair(c pairConfig, pages pairGrants, files []xen.EventFile, number int, q *tap.Queue, mem pairMemory) (*pair, error) {
+	p := &pair{number: number, rings: pages.rings}
 	for i, f := range files {
 		if err := p.addWorker(f); err != nil {
 			for _, f := range files[i+1:] {
@@ -118,17 +117,14 @@ func adoptPair(c pairConfig, grants xen.Grants, files []xen.EventFile, number in
 			return nil, fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
 		}
 	}
-	if err := p.adopt(c, grants, q, mem); err != nil {
+	if err := p.adopt(c, pages, q, mem); err != nil {
 		return nil, fmt.Errorf("queue %d: %w", number, errors.Join(err, p.close()))
 	}
 	return p, nil
 }
 
-func (p *pair) adopt(c pairConfig, grants xen.Grants, q *tap.Queue, mem pairMemory) (err error) {
+func (p *pair) adopt(c pairConfig, pages pairGrants, q *tap.Queue, mem pairMemory) (err error) {
 	r := mem.record
-	if p.rings, err = grants.Remap(r.Rings.Index, r.Rings.refs()); err != nil {
-		return fmt.Errorf("map ring pages: %w", err)
-	}
 	if err := p.attach(q); err != nil {
 		return err
 	}
@@ -142,7 +138,7 @@ func (p *pair) adopt(c pairConfig, grants xen.Grants, q *tap.Queue, mem pairMemo
 		}
 	}
 	ring := p.rings.Bytes()
-	tag, slab, err := adoptDMA(grants, c.backend, true, &r.Tx)
+	tag, slab, err := newDMA(c.grants, c.backend, true, pages.tx)
 	if err != nil {
 		return fmt.Errorf("tx: %w", err)
 	}
@@ -150,7 +146,7 @@ func (p *pair) adopt(c pairConfig, grants xen.Grants, q *tap.Queue, mem pairMemo
 		return errors.Join(err, closeDMA(nil, slab, tag))
 	}
 	p.tx.ages.clock = c.clock
-	if tag, slab, err = adoptDMA(grants, c.backend, false, &r.Rx); err != nil {
+	if tag, slab, err = newDMA(c.grants, c.backend, false, pages.rx); err != nil {
 		return fmt.Errorf("rx: %w", err)
 	}
 	if p.rx, err = adoptRxQueue(mem.rx, ring[xen.PageSize:], tag, slab, p.writer, p.rxWorker().notifier(p.rxPort)); err != nil {
@@ -217,8 +213,7 @@ func (p *pair) stop() {
 	}
 }
 
-// close frees everything. The workers must be stopped, and the backend should have
-// let go: what it still has mapped stays with the kernel until it does.
+// close frees everything but the pages. The workers must be stopped.
 func (p *pair) close() error {
 	var errs []error
 	if p.tx != nil {
@@ -226,9 +221,6 @@ func (p *pair) close() error {
 	}
 	if p.rx != nil {
 		errs = append(errs, p.rx.close())
-	}
-	if p.rings != nil {
-		errs = append(errs, p.rings.Free())
 	}
 	return errors.Join(append(errs, p.detach())...)
 }

@@ -16,14 +16,11 @@ import (
 // session is what one connection has: its queue pairs, and where the next process finds
 // them. It belongs to the Device's goroutine.
 type session struct {
-	pairs  []*pair
-	file   *stateFile
-	grants xen.Grants // that were adopted, and end with the session; nil: the guest's own
-	number string     // of the vif
-	nonce  string     // value of its marker
-	marker string     // path of its marker
-	marked bool       // the marker is there, or cannot be
-	held   bool       // the holder has all of it
+	pairs   []*pair
+	file    *stateFile
+	granted *granted // the pages, which outlast it
+	number  string   // of the vif
+	held    bool     // the holder has all of it
 }
 
 // newNonce marks a session of one life of the domain.
@@ -38,14 +35,14 @@ func markerPath(dir string) string {
 	return "data/xnetfrontd-" + strings.ReplaceAll(strings.TrimPrefix(dir, "device/"), "/", "-")
 }
 
-// mark leaves the marker. Where the guest has no place for it, every end of a connection
-// looks like a restore, which costs a few descriptors.
-func (s *session) mark(ctx context.Context, st xenstore.Operations) error {
-	err := st.Write(ctx, s.marker, s.nonce)
+// mark leaves the marker of the sessions on these pages, once: a restore from then on must
+// show. Where the guest has no place for it, every end of a connection looks like a restore,
+// which costs a few descriptors.
+func (g *granted) mark(ctx context.Context, st xenstore.Operations) error {
+	err := st.Write(ctx, g.marker, g.nonce)
 	if errors.Is(err, xenstore.ErrPermission) || errors.Is(err, xenstore.ErrNotFound) {
-		err = nil
+		return nil
 	}
-	s.marked = err == nil
 	return err
 }
 
@@ -78,14 +75,11 @@ func (s *session) stop() {
 	}
 }
 
-// close frees everything. The workers must be stopped.
+// close frees everything but the pages. The workers must be stopped.
 func (s *session) close() error {
 	var errs []error
 	for _, p := range s.pairs {
 		errs = append(errs, p.close())
-	}
-	if s.grants != nil {
-		errs = append(errs, s.grants.Close())
 	}
 	if s.file != nil {
 		errs = append(errs, s.file.close())
@@ -93,17 +87,14 @@ func (s *session) close() error {
 	return errors.Join(errs...)
 }
 
-// detach stops the workers and closes what this process has of the session, which goes
-// on without it.
+// detach stops the workers and closes what this process has of the session but the pages. It
+// goes on without this process.
 func (s *session) detach() error {
 	s.stop()
 	crashPoint(crashLeave)
 	var errs []error
 	for _, p := range s.pairs {
 		errs = append(errs, p.detach())
-	}
-	if s.grants != nil {
-		errs = append(errs, s.grants.Close())
 	}
 	return errors.Join(append(errs, s.file.close())...)
 }

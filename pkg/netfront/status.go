@@ -41,7 +41,7 @@ type Status struct {
 	Totals       []QueueTotals     `json:"totals"`               // of every queue that there has been
 	Stations     []string          `json:"stations,omitempty"`   // what is behind the TAP: MAC addresses, with VLAN and IP addresses; the first 64
 	Announcing   int               `json:"announcing,omitempty"` // announcements of these that are to be repeated yet
-	Grants       int               `json:"grants"`               // pages granted by this device
+	Grants       int               `json:"grants"`               // pages granted by this device, those for its next connection among them
 	GrantLimit   int               `json:"grant_limit"`          // pages that the guest may grant, others than this device among them; 0: not known
 	Link         *tap.Stats        `json:"link,omitempty"`
 	Shaping      ShapingStatus     `json:"shaping"` // how the guest's frames are held back
@@ -117,6 +117,7 @@ type view struct {
 	ended        map[string]uint64
 	agreed       agreement
 	pairs        []*pair
+	granted      int           // pages
 	shaping      ShapingStatus // of the connection that stands
 	announcing   int
 	stations     []string
@@ -193,9 +194,8 @@ func (d *Device) status() Status {
 	}
 	for _, p := range v.pairs {
 		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.txStatus(), Rx: p.rx.status(), Wait: p.tx.waiting()})
-		s.Grants += len(p.rings.Refs()) + p.tx.slab.Pages() + p.rx.slab.Pages()
 	}
-	s.Reported = v.reported
+	s.Reported, s.Grants = v.reported, v.granted
 	s.Totals = addPairs(v.before, v.pairs)
 	return s
 }

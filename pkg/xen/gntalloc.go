@@ -76,6 +76,7 @@ type Gntalloc struct {
 	mu   sync.Mutex
 	fd   int // -1 once closed
 	live map[*GntallocPages]struct{}
+	left *leftBehind // of what was adopted, too
 }
 
 func openGntalloc(path, limitPath string) (*Gntalloc, error) {
@@ -93,7 +94,7 @@ func openGntalloc(path, limitPath string) (*Gntalloc, error) {
 }
 
 func newGntalloc(fd int, limitPath string) *Gntalloc {
-	return &Gntalloc{limitPath: limitPath, fd: fd, live: make(map[*GntallocPages]struct{})}
+	return &Gntalloc{limitPath: limitPath, fd: fd, live: make(map[*GntallocPages]struct{}), left: new(leftBehind)}
 }
 
 // AdoptGntalloc takes over a descriptor that [Gntalloc.Handle] returned in another
@@ -117,7 +118,7 @@ func (g *Gntalloc) Adopt(fd int) (Grants, error) {
 	if err != nil {
 		return nil, err
 	}
-	adopted.limitPath = g.limitPath
+	adopted.limitPath, adopted.left = g.limitPath, g.left
 	return adopted, nil
 }
 
@@ -198,6 +199,7 @@ func (g *Gntalloc) request(peer DomID, n int, writable bool) (index uint64, refs
 	}
 	refs = make([]GrantRef, n)
 	copy(refs, unsafe.Slice((*GrantRef)(unsafe.Pointer(&arg.refs)), n))
+	g.left.found(refs)
 	return arg.index, refs, nil
 }
 
@@ -351,5 +353,10 @@ func (p *GntallocPages) free() error {
 	if err := unix.Munmap(mem); err != nil {
 		errs = fmt.Errorf("unmap %d granted pages: %w", n, err)
 	}
-	return errors.Join(errs, p.owner.dealloc(p.index, n))
+	if errs = errors.Join(errs, p.owner.dealloc(p.index, n)); errs != nil {
+		return errs
+	}
+	p.owner.left.add(p.refs)
+	_ = p.owner.probe(n) // what cannot be found out now stays in the list
+	return nil
 }

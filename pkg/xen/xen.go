@@ -85,6 +85,10 @@ type Grants interface {
 	// RaiseLimit makes the limit at least n pages. It fails with fs.ErrPermission
 	// where that is not allowed.
 	RaiseLimit(n int) error
+	// Left returns how many of the pages that were freed through this, and what was
+	// adopted by it, are still in use for nothing: their peer has them mapped, so that
+	// their grants cannot be ended. It may be too many, and is never too few.
+	Left() (int, error)
 	// Handle returns a duplicate of the descriptor behind it, which the caller owns.
 	// What was allocated stands as long as any process has one.
 	Handle() (fd int, err error)

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,7 @@ func attach() Scenario {
 			t.Require(p.received > 0 && p.received == p.last && p.sent-p.last < 5, "the other vif: %d of %d pings answered, the last one was number %d: %s", p.received, p.sent, p.last, r.Stdout)
 			noFatal(t)
 			unplug(t, u, 1)
+			t.Require(!strings.Contains(other.log(), "pages that were given back are still in use"), "netback has unmapped all, and the daemon says it has not: %s", other.log())
 			first.stop()
 		},
 	}
