@@ -52,6 +52,9 @@ func TestRingsOfAConnectedVifCanBeDumpedAndKicked(t *testing.T) {
 	if o := m.ask("kick", "00:16:3E:00:00:00"); o != (outcome{}) {
 		t.Errorf("kick: %+v", o)
 	}
+	if o := m.ask("retry", "xnf0"); o != (outcome{}) {
+		t.Errorf("retry: %+v", o)
+	}
 }
 
 func TestVifWithoutRingsOrUnknownIsSaidToBeSo(t *testing.T) {
@@ -63,6 +66,7 @@ func TestVifWithoutRingsOrUnknownIsSaidToBeSo(t *testing.T) {
 		wantError(t, m.ask(op, "5"), exitRuntime, "vif 5 has no rings: this domain has 0")
 		wantError(t, m.ask(op, "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
 	}
+	wantError(t, m.ask("retry", "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
 	wantError(t, m.ask("status", "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
 	wantError(t, m.ask("top", "7"), exitRuntime, `no vif "7": the daemon has vifs 0, 5`)
 }

@@ -90,6 +90,7 @@ queues = 4 # PATH.d/a.toml:4
 mtu = 0 # default
 txqueuelen = 0 # default
 shaping = "auto" # default
+violations = 16 # default
 disable = [] # default
 `
 	if o != (outcome{0, strings.ReplaceAll(want, "PATH", path), ""}) {

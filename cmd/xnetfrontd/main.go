@@ -34,6 +34,7 @@ type cli struct {
 	Dump        dumpCmd        `cmd:"" help:"Show the rings of a vif: indices, events, what is in flight."`
 	Capture     captureCmd     `cmd:"" help:"Capture what crosses the rings of a vif, for Wireshark and tcpdump."`
 	Kick        kickCmd        `cmd:"" help:"Wake a vif's backend and the daemon, in case an event was lost."`
+	Retry       retryCmd       `cmd:"" help:"Take a vif up again that is off, whatever its backend has done."`
 	Reload      reloadCmd      `cmd:"" help:"Have a running daemon read its configuration again."`
 	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`

@@ -138,6 +138,16 @@ func (r reporter) Kick(vif string) error {
 	return explain(f, f.Kick())
 }
 
+// Retry forgets what the backend of a vif has done, and has the vif served at once.
+func (r reporter) Retry(vif string) error {
+	f, err := r.find(vif)
+	if err != nil {
+		return err
+	}
+	f.Retry()
+	return nil
+}
+
 // Reload has the configuration read again and returns when the daemon goes by it.
 func (r reporter) Reload(ctx context.Context) error {
 	answer := make(chan error, 1)

@@ -28,6 +28,7 @@ func (f fakeFrontend) Status() netfront.Status           { return netfront.Statu
 func (f fakeFrontend) Name() string                      { return "" }
 func (f fakeFrontend) Alive(timeout time.Duration) error { return f.alive(timeout) }
 func (f fakeFrontend) Kick() error                       { return netfront.ErrNotConnected }
+func (f fakeFrontend) Retry()                            {}
 func (f fakeFrontend) Dump(context.Context) (*netfront.Dump, error) {
 	return nil, netfront.ErrNotConnected
 }

@@ -44,7 +44,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"rotation of a pipe", []string{"capture", "0", "-w", "-", "-C", "3"}, "-w -: the standard output is one file: -C and -G need a name"},
 		{"rotation too fast", []string{"capture", "0", "-w", "f", "-G", "1ms"}, "-G 1ms: expected a second or more"},
 		{"files below zero", []string{"capture", "0", "-w", "f", "--file-size=-1"}, "-C -1: expected a whole number of million bytes"},
-		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, disable in [vif]"},
+		{"wrong key", []string{"run", "--config", badKey}, badKey + ":3: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, violations, disable in [vif]"},
 		{"wrong value", []string{"check", "--config", badValue}, badValue + ":4: vif.queues = 'four': expected a whole number from 0 (one for each CPU) to 64"},
 		{"level over a good file", []string{"run", "--config", good, "--log-level", "x"}, `command line: log.level = "x": expected one of debug, info, warn, error`},
 		{"top's interval", []string{"top", "--interval", "1ms"}, "--interval 1ms: expected 100ms or more"},
@@ -80,7 +80,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 }
 
 // asking are the commands that ask a daemon.
-var asking = [][]string{{"status"}, {"status", "--json"}, {"top"}, {"top", "--plain", "0"}, {"dump", "0"}, {"kick", "0"}, {"reload"}}
+var asking = [][]string{{"status"}, {"status", "--json"}, {"top"}, {"top", "--plain", "0"}, {"dump", "0"}, {"kick", "0"}, {"retry", "0"}, {"reload"}}
 
 func TestCommandsWithoutADaemonSaySo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")

@@ -28,6 +28,7 @@ type frontend interface {
 	Dump(ctx context.Context) (*netfront.Dump, error)
 	Capture(ctx context.Context, c netfront.CaptureConfig, sink netfront.CaptureSink) (netfront.CaptureResult, error)
 	Kick() error
+	Retry()
 }
 
 // place is where vifs are served: the hypervisor, the machine, what is configured,
@@ -91,6 +92,7 @@ func (v *vif) open(ctx context.Context) (err error) {
 	cfg.Locate = v.locate
 	cfg.Watches = v.watches
 	cfg.ReportAddresses = v.reporting
+	cfg.MaxViolations = func() int { return v.identity().table.Violations }
 	cfg.Holder, cfg.HoldKey = v.holder, holdKey(id.tap)
 	cfg.Privileged = v.privileged
 	device, err := netfront.Open(ctx, v.guest, cfg)

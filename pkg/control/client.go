@@ -77,6 +77,13 @@ func (c *Client) Kick(ctx context.Context, vif string) error {
 	return err
 }
 
+// Retry has the daemon forget what the vif's backend has done: a vif that is off is taken up
+// again, and a back-off ends. A connection that stands goes on.
+func (c *Client) Retry(ctx context.Context, vif string) error {
+	_, err := c.ask(ctx, Request{Op: OpRetry, CaptureRequest: CaptureRequest{Vif: vif}})
+	return err
+}
+
 // Reload has the daemon read its configuration again. When it returns nil the daemon goes
 // by that: vifs of which nothing changed have noticed nothing, the others are being served
 // anew. A [*RefusedError] says that nothing changed, and why.

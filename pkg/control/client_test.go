@@ -97,6 +97,7 @@ func TestRequestsAreAsInTheProtocolsDescription(t *testing.T) {
 		`{"version":1,"op":"status"}`:           func() error { _, err := client.Status(t.Context()); return err },
 		`{"version":1,"op":"dump","vif":"0"}`:   func() error { _, err := client.Dump(t.Context(), "0"); return err },
 		`{"version":1,"op":"kick","vif":"wan"}`: func() error { return client.Kick(t.Context(), "wan") },
+		`{"version":1,"op":"retry","vif":"0"}`:  func() error { return client.Retry(t.Context(), "0") },
 		`{"version":1,"op":"reload"}`:           func() error { return client.Reload(t.Context()) },
 		`{"version":1,"op":"capture","vif":"0","snaplen":64}`: func() error {
 			s, err := client.Capture(t.Context(), control.CaptureRequest{Vif: "0", SnapLen: 64})

@@ -32,6 +32,9 @@ const (
 	// OpKick has the daemon notify the backend of Request.Vif and look at everything
 	// itself, as if no event could be relied on. For root.
 	OpKick = "kick"
+	// OpRetry has the daemon forget what the backend of Request.Vif has done, and take the
+	// vif up again if it is off. For root.
+	OpRetry = "retry"
 	// OpReload has the daemon read its configuration again, as SIGHUP does. The response
 	// comes when it goes by that, or says why it still goes by the one before. For root.
 	OpReload = "reload"
@@ -45,7 +48,7 @@ const (
 type Request struct {
 	Version int    `json:"version"`
 	Op      string `json:"op"`
-	// CaptureRequest is for OpCapture. Of it, Vif is for OpDump and OpKick too.
+	// CaptureRequest is for OpCapture. Of it, Vif is for OpDump, OpKick and OpRetry too.
 	CaptureRequest
 }
 

@@ -36,7 +36,11 @@ type Config struct {
 	// NoShaping leaves the TAP's queueing discipline alone: else frames are held back in
 	// it to what a slow backend takes.
 	NoShaping bool
-	Logger    *zap.Logger
+	// MaxViolations says how many violations of the protocol are borne from the domain of the
+	// backend before the vif is off until [Device.Retry]; 0: any number. Nil:
+	// [DefaultMaxViolations].
+	MaxViolations func() int
+	Logger        *zap.Logger
 
 	// Holder keeps what the next process needs to go on with the TAP and the rings.
 	// Nil: every process begins anew.
@@ -88,6 +92,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Queues == 0 {
 		c.Queues = defaultQueues()
+	}
+	if c.MaxViolations == nil {
+		c.MaxViolations = func() int { return DefaultMaxViolations }
 	}
 	if c.HoldKey == "" {
 		c.HoldKey = "vif/" + strconv.Itoa(c.DevID)

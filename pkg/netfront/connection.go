@@ -39,7 +39,8 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	if err := d.plug.set(ctx, d.guest.Store, a.dir); err != nil {
 		return err
 	}
-	if err := d.regrant(a); err != nil {
+	d.meet(a.domid)
+	if err := errors.Join(d.regrant(a), d.stayOff(ctx, a)); err != nil {
 		return err
 	}
 	if err := d.learn(ctx, a); err != nil {
@@ -71,7 +72,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	}
 	d.setPairs(s.pairs, agreed)
 	// Deferred, for a panic too.
-	defer func() { err = errors.Join(err, d.end(ctx, b, s)) }()
+	defer func() { err = errors.Join(err, d.end(ctx, b, s, err)) }()
 	return d.serve(ctx, b, agreed, o.multiQueue, s)
 }
 
@@ -236,7 +237,7 @@ func (d *Device) connected(pairs []*pair) error {
 // end ends a connection: if a process goes on with it, by leaving it alone, else for
 // good: no frame is lost that the backend has, none is sent any more, everything is
 // freed but the pages, which the next connection has.
-func (d *Device) end(ctx context.Context, b *bus, s *session) error {
+func (d *Device) end(ctx context.Context, b *bus, s *session, cause error) error {
 	if leaving(ctx) && s.held {
 		d.announce.end()
 		s.stop()
@@ -250,6 +251,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session) error {
 	err := d.link.SetCarrier(false)
 	d.setDisabled(false) // the next connection looks
 	s.stop()
+	d.showEvidence(s, cause)
 	d.setPairs(nil, agreement{})
 	err = errors.Join(err, noteUnplugged(ctx, b))
 	d.leave(b)

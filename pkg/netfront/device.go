@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,6 +51,11 @@ type Device struct {
 
 	plug plugWatch // Run's goroutine's
 
+	retry    atomic.Bool   // see Retry
+	retried  chan struct{} // wakes Run's goroutine for it
+	forgiven int           // pages that were left behind before the last Retry; Run's goroutine's
+	maxLeft  int           // see the constant; another one in tests
+
 	announce announcer // Run's goroutine's
 	seen     tap.State // the TAP when it was last looked at; Run's goroutine's
 
@@ -83,7 +89,8 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{cfg: cfg, guest: guest, id: id, reportEvery: reportEvery, everySecond: everySecond}
+	d := &Device{cfg: cfg, guest: guest, id: id, reportEvery: reportEvery, everySecond: everySecond,
+		retried: make(chan struct{}, 1), maxLeft: maxLeft}
 	d.log = cfg.Logger.With(zap.Int("vif", cfg.DevID))
 	if err := d.openLink(); err != nil {
 		return nil, err
@@ -95,7 +102,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	if err := d.link.UringError(); err != nil {
 		d.log.Info("io_uring is not used: a system call for each frame", problem(err), event(EventNoUring))
 	}
-	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a, granted: d.view.granted}
+	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a, granted: d.view.granted, violations: d.set.Standing.Violations}
 	return d, nil
 }
 
@@ -181,12 +188,19 @@ func (d *Device) Run(ctx context.Context) error {
 			d.setState(netif.StateClosed, err)
 			return fmt.Errorf("vif %d: %w", d.cfg.DevID, err)
 		}
+		if errors.Is(err, ErrViolation) {
+			d.holdAgainst()
+		}
 		// To detach and attach a vif is the toolstack's doing: no sign of a backend that
 		// cannot keep a connection.
 		if time.Since(began) > lasting || d.plug.changed() {
 			backoff = backoffMin
 		}
+		backoff = max(backoff, d.set.Standing.floor())
 		wait := backoff/2 + rand.N(backoff/2+1)
+		if why, _ := d.whyOff(); why != "" && errors.Is(err, ErrViolation) {
+			wait = 0 // it is off at once
+		}
 		d.setState(netif.StateClosed, err)
 		why := cause(err)
 		kind, level := ending(why)

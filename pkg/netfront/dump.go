@@ -52,8 +52,11 @@ type RingDump struct {
 	// Waiting is that a tx queue has frames to send and no maps or slots for them.
 	Waiting bool `json:"waiting,omitempty"`
 	// Partial is how many responses are there of an rx frame whose end is not.
-	Partial  uint32     `json:"partial,omitempty"`
-	InFlight []InFlight `json:"in_flight"` // without a response that was taken, oldest request first
+	Partial uint32 `json:"partial,omitempty"`
+	// Responses are those that are there and were not taken, as bytes in hexadecimal: the
+	// first few.
+	Responses []string   `json:"responses,omitempty"`
+	InFlight  []InFlight `json:"in_flight"` // without a response that was taken, oldest request first
 }
 
 // InFlight is one map that the backend may use: a part of a tx frame, or an rx buffer.
@@ -200,11 +203,15 @@ func (q *RxQueue) dump() *RingDump {
 
 // dumpRing is what both directions have in common.
 func dumpRing[S ring.Slot](r *ring.Front[S], pool *busdma.Pool) *RingDump {
-	return &RingDump{
+	d := &RingDump{
 		Size: r.Size(), Shared: r.Header(),
 		ReqProd: r.Produced(), Published: r.Produced() - r.Unpublished(), RspCons: r.Consumed(),
 		Maps: mapCounts(pool), InFlight: []InFlight{},
 	}
+	for i := range min(d.Shared.RspProd-d.RspCons, maxEvidence) {
+		d.Responses = append(d.Responses, fmt.Sprintf("%x", r.Response(i)))
+	}
+	return d
 }
 
 func inFlight(m *busdma.Map, index, size uint32) InFlight {

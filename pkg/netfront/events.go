@@ -153,6 +153,19 @@ const (
 	// Fields: BACKEND, CAUSE=violation, XNF_ERROR, XNF_RETRY_IN.
 	EventViolation = "8fd6b7044bcd4f9183437adad5d68420"
 
+	// EventEvidence: What the rings of the queue hold in which the backend broke the protocol,
+	// as the workers left them. Fields: QUEUE, XNF_TX, XNF_RX.
+	EventEvidence = "34bbf5d77e3f42b8b2e830204eccfb5a"
+
+	// EventOff: The backend broke the protocol too often, or backends keep too many pages
+	// mapped that were given back: nothing is tried with it any more. The TAP stays, without
+	// carrier. Fields: BACKEND, XNF_BECAUSE.
+	EventOff = "b815755f5d0c87614a1a41d74b2e1b2d"
+
+	// EventRetry: An administrator has the vif served again, as if the backend had done
+	// nothing.
+	EventRetry = "f897c5fe529feafd52d52a903bcdec99"
+
 	// EventPagesLeft: Pages that were granted to a backend's domain cannot be used for
 	// anything else, since it keeps them mapped. When it lets go, or ends, the kernel has them
 	// back. Fields: XNF_BECAUSE, XNF_GIVEN_BACK, XNF_LEFT, XNF_ERROR.

@@ -148,7 +148,7 @@ func (d *Device) endGranted(ctx context.Context) {
 }
 
 // ungrant gives the pages back, because of what why says. Those that the peer still has
-// mapped stay in use for nothing.
+// mapped stay in use for nothing: where they are too many, the vif is off, see whyOff.
 func (d *Device) ungrant(why string) error {
 	g := d.granted
 	if g == nil {

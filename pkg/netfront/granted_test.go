@@ -3,6 +3,9 @@ package netfront
 import (
 	"bytes"
 	"context"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +66,7 @@ func (w *world) violate(n uint64) {
 		w.send(tap.VirtioHeader{}, mark(100, 1))
 		return w.dev.Status().Ended["violation"] > before
 	})
+	w.dev.Retry() // which ends the back-off
 	w.connected(n)
 }
 
@@ -73,12 +77,12 @@ func TestBackendThatKeepsItsMappingsCannotUseUpTheGrantTable(t *testing.T) {
 	w.connected(1)
 	c := newClingy(w)
 	first := len(w.server.GrantsInUse(guestDom))
-	for n := range uint64(4) {
+	for n := range uint64(8) {
 		c.cling()
 		w.violate(n + 2)
 	}
 	if now := len(w.server.GrantsInUse(guestDom)); now != first || w.dev.Status().Grants != first {
-		t.Errorf("%d grants after 5 connections, %d after one; status says %d", now, first, w.dev.Status().Grants)
+		t.Errorf("%d grants after 9 connections, %d after one; status says %d", now, first, w.dev.Status().Grants)
 	}
 	for _, g := range w.server.GrantsInUse(guestDom) {
 		if g.Deferred {
@@ -213,15 +217,82 @@ func TestPagesAreGivenBackWhenTheBackendsDomainChanges(t *testing.T) {
 	c.letGo()
 }
 
-func TestPagesOfASessionThatCannotBeGoneOnWithAreUsedAgain(t *testing.T) {
-	w, h := newKeptWorld(t, worldConfig{})
-	before := w.server.GrantsInUse(guestDom)
-	w.leave()
-	onState(func(f *stateFile) { f.head.Attempts = maxAttempts })(w, h)
-	w.begin()
+// What this daemon leaves behind in the grant table has a limit, whatever the toolstack does.
+func TestVifIsOffWhenBackendsKeepTooManyPages(t *testing.T) {
+	log, logs := observed(zap.WarnLevel)
+	w := newWorld(t, worldConfig{front: Config{Logger: log}})
 	w.connected(1)
-	w.exchange(20, 0)
-	if after := w.server.GrantsInUse(guestDom); len(after) != len(before) || after[0].Ref != before[0].Ref {
-		t.Errorf("%d grants, %d before", len(after), len(before))
+	c := newClingy(w)
+	replug := func() {
+		t.Helper()
+		ctx := w.deadline()
+		w.check(xensim.DetachVif(ctx, w.server.Toolstack(), guestDom, 0, 10*time.Second))
+		w.eventually("the pages to be given back", func() bool { return w.dev.Status().Grants == 0 })
+		w.check(xensim.AttachVif(ctx, w.server.Toolstack(), xensim.VifConfig{Frontend: guestDom, Backend: driverDom, MAC: guestMAC}))
+		w.newBackend()
 	}
+	plugs := uint64(1)
+	for w.dev.Status().Off == "" {
+		if plugs > 2*maxLeft/uint64(pairPages(fullMaps)) {
+			t.Fatalf("%d grants, and the vif is not off", len(w.server.GrantsInUse(guestDom)))
+		}
+		c.cling()
+		replug()
+		plugs++
+		w.eventually("a connection, or its end", func() bool {
+			s := w.dev.Status()
+			return s.Off != "" || s.Connects == plugs && s.State == "Connected"
+		})
+	}
+	if n, most := len(w.server.GrantsInUse(guestDom)), maxLeft+pairPages(fullMaps); n > most {
+		t.Errorf("%d grants, at most %d may be left behind", n, most)
+	}
+	if s := w.dev.Status(); !strings.Contains(s.Reason, "pages mapped that were given back") || s.Grants != 0 {
+		t.Errorf("%+v", s)
+	}
+	if n := logs.FilterField(event(EventOff)).Len(); n != 1 {
+		t.Errorf("%d lines about it", n)
+	}
+	w.dev.Retry()
+	w.connected(plugs)
+	w.roundTrip(1514)
+	c.letGo()
+}
+
+func TestMemoryAndGrantsAfterManyViolationsAreAsAfterOne(t *testing.T) {
+	violations := uint64(300)
+	if testing.Short() || raceEnabled {
+		violations = 30
+	}
+	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}})
+	w.connected(1)
+	w.violate(2)
+	grants, ports, memory := len(w.server.GrantsInUse(guestDom)), len(w.server.PortsInUse(guestDom)), resident(t)
+	for n := uint64(2); n <= violations; n++ {
+		w.violate(n + 1)
+	}
+	if g, p := len(w.server.GrantsInUse(guestDom)), len(w.server.PortsInUse(guestDom)); g != grants || p != ports {
+		t.Errorf("%d grants and %d ports after %d violations, %d and %d after one", g, p, violations, grants, ports)
+	}
+	// What is lost at each would be a page at least.
+	if now := resident(t); now > memory+8<<20 {
+		t.Errorf("%d bytes resident after %d violations, %d after one", now, violations, memory)
+	}
+	if !w.arrives(mark(700, 1)) {
+		t.Error("no frame arrives")
+	}
+}
+
+// resident is this process's anonymous and shared memory in bytes.
+func resident(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(b))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
 }

@@ -414,7 +414,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	if err != nil {
 		return &refusal{err}
 	}
-	defer func() { err = errors.Join(err, d.end(ctx, b, s)) }() // for a panic too
+	defer func() { err = errors.Join(err, d.end(ctx, b, s, err)) }() // for a panic too
 	features := featuresOf(s.file.head.Features)
 	if d.set.MTU == 0 {
 		d.set.MTU = int(s.file.head.MTU)
@@ -429,6 +429,7 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 	if err := d.plug.set(ctx, d.guest.Store, a.dir); err != nil {
 		return err
 	}
+	d.meet(a.domid)
 	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
 	d.update(func(v *view) { v.takenOver = true })
 	d.setState(netif.StateConnected, nil)

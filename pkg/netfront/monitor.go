@@ -61,6 +61,8 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 				return fmt.Errorf("watch of the backend's rate: %w", rates.Err())
 			}
 			shape.setLimit(d.rate(ctx, b))
+		case <-d.retried:
+			d.pardon()
 		case <-d.link.Changes():
 			d.announce.changed(time.Now())
 		case <-d.announce.due:

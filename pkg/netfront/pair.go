@@ -196,7 +196,7 @@ func (p *pair) assign(q *tap.Queue) error {
 func (p *pair) start(failed func(error)) {
 	for _, w := range p.workers {
 		w.running = true
-		w.start(func(err error) { failed(fmt.Errorf("queue %d: %w", p.number, err)) })
+		w.start(func(err error) { failed(&queueError{p.number, err}) })
 	}
 }
 

@@ -27,6 +27,7 @@ type settings struct {
 	Offload  tap.Offload `json:"offload,omitempty"`
 	Offered  bool        `json:"offered,omitempty"` // Offload was set
 	WishOff  tap.Offload `json:"wish_off,omitempty"`
+	Standing standing    `json:"standing,omitzero"` // not set on the TAP, but lasts as long
 }
 
 // label is a TAP's label with the holder.

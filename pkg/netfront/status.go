@@ -26,6 +26,8 @@ type Status struct {
 	State        string            `json:"state"`              // ours, as xenbus names it
 	Since        time.Time         `json:"since"`              // of State
 	Reason       string            `json:"reason"`             // why the last connection ended, or why there is none
+	Off          string            `json:"off,omitempty"`      // why nothing is tried with the backend any more, until [Device.Retry]; empty: it is
+	Violations   int               `json:"violations"`         // of the protocol, by the backend's domain, as far as they are held against it
 	Awaits       string            `json:"awaits,omitempty"`   // what the backend lacks, if it is waited for without an end
 	Backend      string            `json:"backend"`            // path of its directory
 	BackendDomID uint16            `json:"backend_domid"`      //
@@ -107,6 +109,8 @@ type view struct {
 	since        time.Time
 	reason       error
 	awaits       string
+	off          string
+	violations   int
 	address      address
 	backendState netif.State
 	backendSince time.Time
@@ -196,6 +200,7 @@ func (d *Device) status() Status {
 		s.Queues = append(s.Queues, QueueStatus{Number: p.number, Tx: p.txStatus(), Rx: p.rx.status(), Wait: p.tx.waiting()})
 	}
 	s.Reported, s.Grants = v.reported, v.granted
+	s.Off, s.Violations = v.off, v.violations
 	s.Totals = addPairs(v.before, v.pairs)
 	return s
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -135,25 +134,6 @@ func unplugged(ctx context.Context, b *bus) bool {
 	defer cancel()
 	online, err := b.store.Read(ctx, b.backend+"/"+netif.KeyOnline)
 	return errors.Is(err, xenstore.ErrNotFound) || err == nil && online == "0"
-}
-
-// pause is the back-off before the next connection. It ends early, and tells so, when the
-// toolstack has attached or detached the vif. That shows in the vif's own directory, which only
-// the toolstack writes besides this guest; a backend can write what it likes in its own.
-func (d *Device) pause(ctx context.Context, wait time.Duration) (anew bool) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case _, ok := <-d.plug.events():
-			if ok {
-				return true
-			}
-			d.plug.close()
-		}
-	}
 }
 
 // plugWatch tells whether the toolstack has taken a vif away or brought it since it was last

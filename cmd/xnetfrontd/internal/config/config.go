@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
@@ -33,6 +34,7 @@ const (
 	MinMTU        = 68
 	MaxMTU        = tap.MaxMTU
 	MaxTxQueueLen = 100000
+	MaxViolations = 1000000
 	maxSocketPath = 107
 )
 
@@ -67,6 +69,7 @@ type Vif struct {
 	MTU        int           // bytes; 0: what the toolstack says, else 1500
 	TxQueueLen int           // frames the TAP queues before it drops; 0: the default
 	Shaping    string        // whether frames wait in the qdisc for a slow backend: auto, off
+	Violations int           // of the protocol by the backend, after which the vif is off; 0: never
 	Disable    []string      // features that are not negotiated; names from [Features]
 }
 
@@ -181,7 +184,7 @@ func Default() Config {
 
 // NewVif is a table with every default.
 func NewVif(match Selector) Vif {
-	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto, Stop: StopCloses, Report: ReportAuto}
+	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto, Violations: netfront.DefaultMaxViolations, Stop: StopCloses, Report: ReportAuto}
 	if match.All() {
 		v.Keep = keepUnnamed
 	}

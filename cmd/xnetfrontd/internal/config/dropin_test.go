@@ -124,7 +124,7 @@ func TestProblemsOfSeveralFilesAreEachSaidWithTheirPlace(t *testing.T) {
 		{"too large", "[[vif]]\ndevid = 0\n", map[string]string{"a.toml": strings.Repeat("#\n", maxFile/2+1)}, "read configuration: x.toml.d/a.toml is larger than 256 KiB: expected a few lines of TOML"},
 		{"keys over several lines", "[[vif]]\ndevid = 0\nmtu = \"\"\"\nx\n\"\"\"\n\"q\\nueues\" = 1\n", nil,
 			"x.toml:3: vif.mtu = \"\\\"\\\"\\\"\\nx\\n\\\"\\\"\\\"\": expected 0 (what the toolstack says) or a whole number from 68 to 65517\n" +
-				"x.toml:6: unknown key \"vif.q\\nueues\": expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, disable in [vif]"},
+				"x.toml:6: unknown key \"vif.q\\nueues\": expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, violations, disable in [vif]"},
 		{"tables of the wrong kind", "log = 3\n[vif]\ndevid = 0\n[[metrics]]\nfoo = 1\n[prometheus]\nbar = 1\n", nil,
 			"x.toml:1: log = 3: expected a table with the keys level, format\n" +
 				"x.toml:2: vif = [vif]: expected one [[vif]] table for each interface to serve\n" +

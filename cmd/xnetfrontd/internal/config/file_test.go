@@ -35,7 +35,7 @@ func TestBadFileGetsOneLineWithPlaceKeyValueAndExpectation(t *testing.T) {
 		{"key as a table", "[control]\nsocket = '/run/c.sock'\n", "x.toml:1: control = [control]: expected a value and not a table"},
 		{"key in a table as a table", "[log.level]\nall = 'info'\n", "x.toml:1: log.level = [log.level]: expected a value and not a table"},
 		{"unknown key in log", "[log]\nlvl = 'info'\n", "x.toml:2: unknown key log.lvl: expected one of level, format in [log]"},
-		{"unknown key in vif", "[[vif]]\ndevid = 0\n\ntpa = 'x'\n", "x.toml:4: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, disable in [vif]"},
+		{"unknown key in vif", "[[vif]]\ndevid = 0\n\ntpa = 'x'\n", "x.toml:4: unknown key vif.tpa: expected one of devid, mac, tap, keep, stop, report_addresses, queues, mtu, txqueuelen, shaping, violations, disable in [vif]"},
 		{"no devid", "[[vif]]\ndevid = 0\n[[vif]]\ntap = 'a'\n", "x.toml:3: vif.devid is missing: expected a whole number from 0 to 65535, or \"*\" for every vif; or mac with its address"},
 		{"devid a string", "[[vif]]\ndevid = 'a' # c\n", "x.toml:2: vif.devid = a: expected a whole number from 0 to 65535, or \"*\" for every vif"},
 		{"devid a float", "[[vif]]\ndevid = 1.5\n", "x.toml:2: vif.devid = 1.5: expected a whole number from 0 to 65535, or \"*\" for every vif"},

@@ -87,6 +87,9 @@ var vifKeys = []key[Vif]{
 	stringKey("vif.shaping", fmt.Sprintf("%q or %q", ShapingAuto, ShapingOff),
 		func(v *Vif) *string { return &v.Shaping },
 		func(s string) bool { return s == ShapingAuto || s == ShapingOff }),
+	intKey("vif.violations", fmt.Sprintf("a whole number from 0 (the vif is never off) to %d", MaxViolations),
+		func(v *Vif) *int { return &v.Violations },
+		func(n int) bool { return n >= 0 && n <= MaxViolations }),
 	{
 		name:  "vif.disable",
 		want:  "a list of feature names out of " + strings.Join(Features(), ", "),

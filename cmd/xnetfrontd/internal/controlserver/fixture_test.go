@@ -21,6 +21,7 @@ import (
 type daemon struct {
 	large   bool // so much to say that no socket has room for it
 	kicks   atomic.Int32
+	retries atomic.Int32
 	reload  func(ctx context.Context) error // nil: nothing to do
 	capture func(ctx context.Context, w io.Writer) error
 	panics  []string // of one request at a time
@@ -48,6 +49,14 @@ func (d *daemon) Kick(vif string) error {
 		return errNoVif
 	}
 	d.kicks.Add(1)
+	return nil
+}
+
+func (d *daemon) Retry(vif string) error {
+	if vif != "0" {
+		return errNoVif
+	}
+	d.retries.Add(1)
 	return nil
 }
 

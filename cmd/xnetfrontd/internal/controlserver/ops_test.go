@@ -26,7 +26,7 @@ func refused(t *testing.T, err error, reason string) {
 	}
 }
 
-func TestDumpAndKickReachTheVifOrNameThoseThatThereAre(t *testing.T) {
+func TestDumpKickAndRetryReachTheVifOrNameThoseThatThereAre(t *testing.T) {
 	d := &daemon{}
 	path := filepath.Join(t.TempDir(), "c.sock")
 	start(t, path, d, defaultLimits())
@@ -37,8 +37,12 @@ func TestDumpAndKickReachTheVifOrNameThoseThatThereAre(t *testing.T) {
 	if err := c.Kick(t.Context(), "0"); err != nil || d.kicks.Load() != 1 {
 		t.Errorf("%v, %d kicks", err, d.kicks.Load())
 	}
+	if err := c.Retry(t.Context(), "0"); err != nil || d.retries.Load() != 1 {
+		t.Errorf("%v, %d retries", err, d.retries.Load())
+	}
 	_, err := c.Dump(t.Context(), "7")
 	refused(t, err, errNoVif.Error())
+	refused(t, c.Retry(t.Context(), "7"), errNoVif.Error())
 	refused(t, c.Kick(t.Context(), "7"), errNoVif.Error())
 }
 

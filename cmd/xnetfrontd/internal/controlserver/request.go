@@ -21,6 +21,7 @@ var ops = []struct {
 	{name: control.OpStatus, reader: true},
 	{name: control.OpDump, reader: true, vif: true},
 	{name: control.OpKick, vif: true},
+	{name: control.OpRetry, vif: true},
 	{name: control.OpReload},
 	{name: control.OpCapture, vif: true},
 }

@@ -52,7 +52,7 @@ func TestOnlyRootAndTheDaemonsOwnUserMayWrite(t *testing.T) {
 	} {
 		u := users{own: c.own, overflow: 65534}
 		p := u.peer(c.peer)
-		for _, op := range []string{control.OpKick, control.OpReload, control.OpCapture} {
+		for _, op := range []string{control.OpKick, control.OpRetry, control.OpReload, control.OpCapture} {
 			q := control.Request{Version: 1, Op: op, CaptureRequest: control.CaptureRequest{Vif: "0"}}
 			if err := check(&q, p); (err == nil) != c.writer {
 				t.Errorf("%s, %s: %v", c.name, op, err)

@@ -23,6 +23,7 @@ type Handler interface {
 	Status() control.Status
 	Dump(ctx context.Context, vif string) (*netfront.Dump, error)
 	Kick(vif string) error
+	Retry(vif string) error
 	// Reload returns when the daemon goes by another configuration, or will not.
 	Reload(ctx context.Context) error
 	// Capture writes a pcapng stream to w until ctx ends, which it does when the client is
@@ -179,6 +180,8 @@ func (s *Server) answer(q control.Request) (r control.Response, err error) {
 		r.Dump, err = s.handler.Dump(ctx, q.Vif)
 	case control.OpKick:
 		err = s.handler.Kick(q.Vif)
+	case control.OpRetry:
+		err = s.handler.Retry(q.Vif)
 	case control.OpReload:
 		err = s.handler.Reload(ctx)
 	default:

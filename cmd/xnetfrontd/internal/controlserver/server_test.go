@@ -23,7 +23,7 @@ func TestGarbageIsAnsweredAndTheServerGoesOn(t *testing.T) {
 		{"[1,2,3]\n", "request is not a line of JSON"},
 		{"{}\n", "request has version 0: this daemon speaks version 1"},
 		{"{\"version\":2,\"op\":\"status\"}\n", "request has version 2"},
-		{"{\"version\":1,\"op\":\"reboot\"}\n", "unknown op \"reboot\": this daemon knows status, dump, kick, reload, capture"},
+		{"{\"version\":1,\"op\":\"reboot\"}\n", "unknown op \"reboot\": this daemon knows status, dump, kick, retry, reload, capture"},
 		{"{\"version\":1,\"op\":\"" + strings.Repeat("x", 1000) + "\"}\n", "unknown op \"xxx"},
 		{"{\"version\":1,\"op\":\"dump\"}\n", "dump: the request names no vif"},
 		{"{\"version\":1,\"op\":\"capture\"}\n", "capture: the request names no vif"},

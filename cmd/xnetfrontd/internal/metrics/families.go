@@ -19,7 +19,7 @@ type families struct {
 	eventsLateFor, eventsLate                 family
 
 	vifInfo, vifPresent, vifServed, vifUp         family
-	vifDisabled, vifUring                         family
+	vifDisabled, vifOff, vifUring                 family
 	vifState, vifStateSince, vifTakenOver         family
 	vifConnects, vifDisconnects                   family
 	vifFeature, vifQueues, vifMTU, vifGrants      family
@@ -75,6 +75,7 @@ func (f *families) defineVif(gauge, counter define) {
 	f.vifPresent = gauge("vif_present", "1 while the guest has the vif, 0 while it is waited for.", vifLabels()...)
 	f.vifServed = gauge("vif_served", "1 while the vif has its TAP and nothing keeps the daemon from serving it.", vifLabels()...)
 	f.vifUp = gauge("vif_up", "1 while frontend and backend are both Connected, so that frames pass.", vifLabels()...)
+	f.vifOff = gauge("vif_off", "1 while the vif is off: its backend broke the protocol too often, or keeps too many pages.", vifLabels()...)
 	f.vifDisabled = gauge("vif_disabled", "1 while the toolstack has disabled the vif: the TAP has no carrier.", vifLabels()...)
 	f.vifState = gauge("vif_state", "1 for the state that the side is in, 0 for each other state of xenbus.", vifLabels("side", "state")...)
 	f.vifStateSince = gauge("vif_state_since_timestamp_seconds", "When the frontend came into its state, in seconds since the epoch.", vifLabels()...)

@@ -54,6 +54,7 @@ func (e emitter) device(name string, d *netfront.Status) {
 		e.value(e.vifState, flag(d.BackendState == s), name, "backend", s)
 	}
 	e.value(e.vifStateSince, seconds(d.Since), name)
+	e.value(e.vifOff, flag(d.Off != ""), name)
 	e.value(e.vifDisabled, flag(d.Disabled), name)
 	e.value(e.vifTakenOver, flag(d.TakenOver), name)
 	e.count(e.vifConnects, d.Connects, name)

@@ -57,7 +57,9 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 	if d.Disabled {
 		line(b, "disabled", "by the toolstack: no carrier")
 	}
-	if d.Reason != "" {
+	if d.Off != "" {
+		line(b, "OFF", "%s; `xnetfrontd retry %s` takes it up again", d.Off, v.Name())
+	} else if d.Reason != "" {
 		line(b, "reason", "%s", d.Reason)
 	}
 	for _, q := range d.Queues {
