@@ -25,6 +25,7 @@ systemctl restart xnetfrontd`, daemonUnit, watchdogSeconds))
 	before := d.mainPID(daemonUnit)
 	d.loses(0, fmt.Sprintf("a pause of %d s", pausedSeconds), func() {
 		shell(d.t, d.t.Dom0, fmt.Sprintf("xl pause %[1]s; sleep %[2]d; xl unpause %[1]s", d.u.Name, pausedSeconds))
+		reachesSoon(d.t, in(d.t.Dom0), ipv4(numberGuest))
 	})
 	went := "went on"
 	if d.mainPID(daemonUnit) != before {
