@@ -268,11 +268,9 @@ func (d *Device) end(ctx context.Context, b *bus, s *session, cause error) error
 func (d *Device) leave(b *bus) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
 	defer cancel()
-	if b.moved(ctx) != nil {
+	// An answer that is late says nothing: then it is tried all the same.
+	if errors.Is(b.moved(ctx), errMoved) || errors.Is(b.shut(ctx, stopTimeout), errMoved) {
 		return // not ours any more, or no directory to write to
-	}
-	if errors.Is(b.shut(ctx, stopTimeout), errMoved) {
-		return
 	}
 	// After a walk that was cut short, too: where xenstored is slow it takes longer than
 	// its time, and the next owner would find keys of ours, and a state that says that
