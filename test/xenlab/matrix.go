@@ -16,7 +16,7 @@ import (
 // matrixCmd runs scenarios on each ground, one ground after the other.
 type matrixCmd struct {
 	Ground   []string `placeholder:"NAME,..." help:"Only these: names in test/xenlab/grounds."`
-	Scenario []string `default:"connect,bulk,attach,late,takeover,handover,driverdomain,restore,migrate" placeholder:"NAME,..." help:"These scenarios, or all."`
+	Scenario []string `default:"connect,bulk,attach,late,takeover,handover,driverdomain,restore" placeholder:"NAME,..." help:"These scenarios, or all."`
 	Boots    int      `default:"2" placeholder:"N" help:"So many Xens at a time, if there are CPUs and memory for them (default: 2)."`
 	Page     string   `placeholder:"FILE" type:"existingfile" help:"Write the grid into this page, between its marks <!-- grid --> and <!-- /grid -->."`
 	Daemon   string   `placeholder:"FILE" type:"existingfile" help:"Static binary of the daemon (default: bin/xnetfrontd)."`

@@ -27,7 +27,6 @@ func All() []Scenario {
 		rebind(),
 		driverDomain(),
 		restore(),
-		migrate(),
 		systemd(),
 		walkthrough(),
 	}
