@@ -13,7 +13,7 @@ import (
 )
 
 // DefaultMaxViolations is how many violations of one backend's domain are borne. With the
-// back-off they take two minutes at least.
+// back-off they take nearly two minutes at least.
 const DefaultMaxViolations = 16
 
 // maxLeft is how many pages may be left behind, in use for nothing, before no more are
@@ -31,7 +31,7 @@ type standing struct {
 // floor is the shortest back-off.
 func (s standing) floor() time.Duration {
 	wait := backoffMin
-	for range s.Violations {
+	for range s.Violations - 1 {
 		if wait = 2 * wait; wait >= backoffMax {
 			return backoffMax
 		}
@@ -135,18 +135,15 @@ func (d *Device) stayOff(ctx context.Context, a address) error {
 			if !ok {
 				return fmt.Errorf("watch of the backend's state: %w", b.backendWatch.Err())
 			}
-			if err := b.closeWith(ctx); err != nil {
-				return err
-			}
 		case _, ok := <-d.plug.events():
-			if !ok {
-				err := d.plug.watch.Err()
-				d.plug.close()
-				return fmt.Errorf("watch of the vif: %w", err)
-			}
-			if now, err := d.find(ctx); err != nil || now.domid != a.domid {
-				return errors.Join(errMoved, err)
-			}
+			d.plug.took(ok)
+		case <-time.After(LookPause()): // events can be late
+		}
+		if now, err := d.find(ctx); err != nil || now.domid != a.domid {
+			return errors.Join(errMoved, err)
+		}
+		if err := b.closeWith(ctx); err != nil {
+			return err
 		}
 	}
 }
@@ -195,8 +192,7 @@ func (d *Device) pause(ctx context.Context, wait time.Duration) (anew bool) {
 				return true
 			}
 		case _, ok := <-d.plug.events():
-			if !ok {
-				d.plug.close()
+			if !d.plug.took(ok) {
 				break
 			}
 			if d.set.Standing.Violations == 0 {

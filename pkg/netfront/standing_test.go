@@ -76,7 +76,7 @@ func TestBackOffAfterAViolationOnlyGrows(t *testing.T) {
 	for n := range DefaultMaxViolations {
 		s.Violations = n
 		floor := s.floor()
-		if floor < was || floor > backoffMax || n > 0 && n < 8 && floor != backoffMin<<n {
+		if floor < was || floor > backoffMax || n > 0 && n < 9 && floor != backoffMin<<(n-1) {
 			t.Errorf("%v after %d violations, %v after one less", floor, n, was)
 		}
 		was = floor
@@ -116,7 +116,7 @@ func TestVifIsOffAfterTooManyViolations(t *testing.T) {
 			t.Errorf("%+v", tx)
 		}
 	}
-	if all := waits(logs); len(all) != 3 || all[1] < backoffMin<<2/2 || all[2] != 0 {
+	if all := waits(logs); len(all) != 3 || all[1] < backoffMin<<1/2 || all[2] != 0 {
 		t.Errorf("waited %v", all)
 	}
 	if n := logs.FilterField(event(EventOff)).Len(); n != 1 {

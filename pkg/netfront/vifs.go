@@ -141,6 +141,7 @@ func unplugged(ctx context.Context, b *bus) bool {
 type plugWatch struct {
 	dir   string
 	watch *xenstore.Watch // nil: none
+	fresh bool            // its first event, which says nothing, is to come, however late
 }
 
 // set has it be about the vif in dir from now on.
@@ -153,11 +154,7 @@ func (p *plugWatch) set(ctx context.Context, s xen.Store, dir string) error {
 	if err != nil {
 		return fmt.Errorf("watch vif: %w", err)
 	}
-	p.dir, p.watch = dir, w
-	select {
-	case <-w.Events(): // of the watch itself
-	case <-ctx.Done():
-	}
+	p.dir, p.watch, p.fresh = dir, w, true
 	return nil
 }
 
@@ -168,15 +165,26 @@ func (p *plugWatch) events() <-chan string {
 	return p.watch.Events()
 }
 
+// took tells whether an event says that the vif was attached or detached.
+func (p *plugWatch) took(ok bool) bool {
+	first := p.fresh
+	p.fresh = false
+	if !ok {
+		p.close()
+	}
+	return ok && !first
+}
+
 func (p *plugWatch) changed() bool {
-	select {
-	case _, ok := <-p.events():
-		if !ok {
-			p.close()
+	for {
+		select {
+		case _, ok := <-p.events():
+			if p.took(ok) {
+				return true
+			}
+		default:
+			return false
 		}
-		return ok
-	default:
-		return false
 	}
 }
 
