@@ -62,7 +62,7 @@ func (m *machine) storm(writes *atomic.Int64) (stop func()) {
 
 func TestStormBelowTheVifsIsAFewScans(t *testing.T) {
 	m := newMachine(t, xensim.Options{}, 0)
-	scan := scanner{place: place{xen: xenFlags{Xen: m.dir, DomID: guest}, log: zap.NewNop()}}
+	scan := scanner{place: place{xen: xenFlags{Xen: m.dir, DomID: guest}, log: zap.NewNop(), watches: new(netfront.Watches)}}
 	if _, err := scan.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}

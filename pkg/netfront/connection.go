@@ -266,11 +266,17 @@ func (d *Device) end(ctx context.Context, b *bus, s *session, cause error) error
 // write it (__xenbus_switch_state), and waits for the backend to leave Closed for
 // ever: modprobe hangs.
 func (d *Device) leave(b *bus) {
+	// A xenstored that is slow gets more time for its first answer than one that is dead
+	// should cost.
+	asking, cancel := context.WithTimeout(context.Background(), 6*stopTimeout)
+	defer cancel()
+	if b.moved(asking) != nil {
+		return // not ours any more, or no directory to write to, or nobody who answers
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
 	defer cancel()
-	// An answer that is late says nothing: then it is tried all the same.
-	if errors.Is(b.moved(ctx), errMoved) || errors.Is(b.shut(ctx, stopTimeout), errMoved) {
-		return // not ours any more, or no directory to write to
+	if errors.Is(b.shut(ctx, stopTimeout), errMoved) {
+		return
 	}
 	// After a walk that was cut short, too: where xenstored is slow it takes longer than
 	// its time, and the next owner would find keys of ours, and a state that says that

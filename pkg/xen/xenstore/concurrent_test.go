@@ -92,3 +92,27 @@ func TestCallersThatComeAndGoDoNotDisturbEachOther(t *testing.T) {
 		}
 	}
 }
+
+func TestTransactionWhoseCallerIsGoneBeforeItsEndIsEnded(t *testing.T) {
+	server := newServer()
+	c := xenstore.New(server.connect())
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := c.Update(ctx, func(tx xenstore.Operations) error {
+		defer cancel()
+		return tx.Write(ctx, "/node", "")
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("update: %v", err)
+	}
+	if _, err := c.Read(t.Context(), "/node"); !errors.Is(err, xenstore.ErrNotFound) {
+		t.Errorf("what was not committed is there: %v", err)
+	}
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	for conn := range server.conns {
+		if len(conn.transactions) != 0 {
+			t.Errorf("left: %d transactions", len(conn.transactions))
+		}
+	}
+}

@@ -90,9 +90,14 @@ func (c *Client) begin(ctx context.Context) (*transaction, error) {
 	return &transaction{conn: c.conn, id: id}, nil
 }
 
+// commit ends the transaction, unless ctx ends first: then nobody knows whether that was
+// still said to xenstored, and drop says it in any case.
 func (t *transaction) commit(ctx context.Context) error {
-	t.ended.Store(true)
-	if _, err := t.conn.request(ctx, TypeTransactionEnd, t.id, AppendString(nil, "T")); err != nil {
+	_, err := t.conn.request(ctx, TypeTransactionEnd, t.id, AppendString(nil, "T"))
+	if err == nil || err != ctx.Err() {
+		t.ended.Store(true)
+	}
+	if err != nil {
 		return &Error{Op: opCommit, Err: err}
 	}
 	return nil

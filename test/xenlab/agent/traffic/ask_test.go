@@ -29,7 +29,9 @@ func TestRequestsGoOnWhileNothingIsAnswered(t *testing.T) {
 	a, b := pair(t)
 	answer := b.listen("answer")
 	ask := a.start("ask", "10.9.0.2:5003", "--requests=1000000", "--rate=1000")
-	time.Sleep(200 * time.Millisecond) // any time does
+	for b.received() < 100 { // there are requests among them
+		time.Sleep(time.Millisecond)
+	}
 	ask.stop()
 	var got Asked
 	ask.result(&got)

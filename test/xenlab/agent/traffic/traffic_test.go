@@ -81,6 +81,14 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
+// received is how many frames the host has got.
+func (h *host) received() uint64 {
+	h.t.Helper()
+	link, err := h.nl.LinkByName("eth0")
+	must(h.t, err)
+	return link.Attrs().Statistics.RxPackets
+}
+
 func (h *host) address(cidr string) {
 	h.t.Helper()
 	link, err := h.nl.LinkByName("eth0")
