@@ -131,6 +131,7 @@ func TestCaptureEndsWhenItsClientGoesThoughNoFrameComes(t *testing.T) {
 }
 
 func TestCloseEndsACapture(t *testing.T) {
+	needNumber(t)
 	path := filepath.Join(t.TempDir(), "c.sock")
 	written := make(chan struct{})
 	s, err := newServer(path, &daemon{capture: func(ctx context.Context, w io.Writer) error {
