@@ -72,7 +72,7 @@ modules() {
 	GOPROXY=off go list -deps -test ./... >/dev/null 2>&1 && return
 	say "downloading the Go modules of go.mod"
 	why="$(go mod download 2>&1)" ||
-		fail "the Go modules of go.mod cannot be downloaded: is there a network? \`go mod download\`:" \
+		fail "the Go modules of go.mod cannot be had: is there a network, and a HOME that can be written? \`go mod download\`:" \
 			"$(echo "$why" | head -n 1 | one_line)"
 }
 
