@@ -17,29 +17,39 @@ type stormy struct {
 	refuses bool       // more of them
 }
 
-// serve answers requests until the connection ends.
+// serve answers requests until the connection ends, which a client that closes does not
+// put off for an answer.
 func (s *stormy) serve() {
 	for {
 		h, payload, err := ReadMessage(s.peer)
+		if err == nil {
+			err = s.answer(h, payload)
+		}
 		if err != nil {
 			return
 		}
-		path, token, _ := ParseWatchEvent(payload)
-		s.mu.Lock()
-		switch {
-		case h.Type == TypeUnwatch:
-			s.token = ""
-			s.ok(h)
-		case s.refuses:
-			s.refuse(h, "ENOSPC")
-		default:
-			s.token = token
-			s.watches++
-			s.ok(h)
-			s.event(path, token, 0)
-		}
-		s.mu.Unlock()
 	}
+}
+
+func (s *stormy) answer(h Header, payload []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var answers []byte
+	switch path, token, _ := ParseWatchEvent(payload); {
+	case h.Type == TypeUnwatch:
+		s.token = ""
+		answers = AppendMessage(nil, h, []byte(Acknowledgement))
+	case s.refuses:
+		h.Type = TypeError
+		answers = AppendMessage(nil, h, []byte("ENOSPC\x00"))
+	default:
+		s.token = token
+		s.watches++
+		answers = AppendMessage(nil, h, []byte(Acknowledgement))
+		answers = AppendMessage(answers, Header{Type: TypeWatchEvent}, AppendWatchEvent(nil, path, token))
+	}
+	_, err := s.Write(answers)
+	return err
 }
 
 // change reports a change to whoever watches.
