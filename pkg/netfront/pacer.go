@@ -41,10 +41,10 @@ const (
 	paceLeast, paceMost = 0.1, 1.05
 	// paceDown is by what the rate falls in each sample in which bytes stay, from the second
 	// in a row on, since a busy backend is late now and then. It grows by paceFar below what
-	// it had before it fell, by paceBack after a fall, and by paceUp and paceNear the nearer it
-	// comes to that; above it, and after paceSure calm samples, by paceFar again.
-	paceDown, paceUp, paceNear, paceFar, paceBack = 0.97, 1.001, 1.0002, 1.01, 1.03
-	paceSure                                      = 50
+	// it had before it fell, and by paceUp and paceNear the nearer it comes to that; above
+	// it, and after paceSure calm samples, by paceFar again.
+	paceDown, paceUp, paceNear, paceFar = 0.97, 1.001, 1.0002, 1.01
+	paceSure                            = 50
 	// paceFull is by what it falls while the ring is more than half full.
 	paceFull = 0.9
 	// paceShrinks is what is left of bytes that go fast enough, from one sample to the next:
@@ -140,8 +140,6 @@ func (p *pacer) growth() float64 {
 		r = p.carried / (paceFirst * p.limit)
 	}
 	switch {
-	case r < 0.94 && p.ceiling > 0:
-		return paceBack
 	case r < 0.94, r > 1.02 && p.calm > paceSure:
 		return paceFar
 	case r < 0.98, r > 1.02:

@@ -25,6 +25,11 @@ systemctl restart xnetfrontd`, daemonUnit, watchdogSeconds))
 	before := d.mainPID(daemonUnit)
 	d.loses(0, fmt.Sprintf("a pause of %d s", pausedSeconds), func() {
 		shell(d.t, d.t.Dom0, fmt.Sprintf("xl pause %[1]s; sleep %[2]d; xl unpause %[1]s", d.u.Name, pausedSeconds))
+		// The daemon answers until systemd has seen how late it is.
+		d.sh(fmt.Sprintf(`for i in $(seq 100); do
+	[ "$(systemctl show -P MainPID %[1]s)" = %[2]s ] || ! systemctl is-active -q %[1]s || break
+	sleep 0.2
+done`, daemonUnit, before))
 		reachesSoon(d.t, in(d.t.Dom0), ipv4(numberGuest))
 	})
 	went := "went on"
