@@ -48,9 +48,9 @@ const (
 	sparseFlows    = 20
 	sparseRequests = 15
 	sparseRate     = 5 // requests a second
-	// sparseWait is ten times what a request takes beside an upload when the two have the
-	// same queue with the limit's period of 50 ms.
-	sparseWait = time.Second
+	// sparseWait is ten times what a request of the worst flow takes on a machine that is
+	// busy: the guest's one CPU also has to start a process for each.
+	sparseWait = 10 * time.Second
 )
 
 // fair sends requests over many small flows beside one large one: the guest's queueing
