@@ -99,7 +99,10 @@ cat >/etc/systemd/network/60-xnf.network.d/address.conf <<'END'
 [Network]
 DHCP=no
 Address=%s/24
+
+[Address]
 Address=%s/64
+DuplicateAddressDetection=none
 END
 systemctl enable --now systemd-networkd xnetfrontd 2>&1
 /usr/lib/systemd/systemd-networkd-wait-online --interface=xnf0 2>&1`, d.u.Config.Vifs[0].MAC, queueLen, ipv4(numberGuest), ipv6(numberGuest)))
