@@ -73,8 +73,9 @@ var xenModules = []xenModule{
 	{xen.EvtchnModule, "CONFIG_XEN_DEV_EVTCHN", "evtchn"},
 }
 
-// explainModule says that the kernel lacks a module, or that it is not installed. Where
-// neither is so, or cannot be found out, it is err, which says to load it.
+// explainModule says that the kernel lacks a module, or that it is not installed. What this
+// process may not look at, prepare has perhaps. Where neither is so, or cannot be found out,
+// it is err, which says to load it.
 func (s system) explainModule(m xenModule, err error) error {
 	built, known := s.kernelOption(m.option)
 	switch {
@@ -87,6 +88,9 @@ func (s system) explainModule(m xenModule, err error) error {
 			m.name, s.release, s.release)
 	case s.listsModules():
 		return s.withoutOption(m)
+	}
+	if said := s.noted(m.name); said != "" {
+		return machinef("%s", said)
 	}
 	return err
 }
@@ -104,6 +108,41 @@ func (s system) explainLoad(module string, err error) error {
 func (s system) withoutOption(m xenModule) error {
 	return machinef("this kernel, Linux %s, cannot do it: it was built without %s (module %s), as those of RHEL 10 and its relatives are; boot one with it, as Debian's and Fedora's are",
 		s.release, m.option, m.name)
+}
+
+// notePath is what prepare, which is root and outside of the unit's sandbox, leaves for the
+// daemon in it. Only root writes into that directory.
+func (s system) notePath() string { return s.run + "/xnetfrontd-machine" }
+
+// note notes that the running kernel cannot have a module, if that is what err says, for
+// processes that may not find it out themselves.
+func (s system) note(module string, err error) error {
+	var machine machineError
+	if !errors.As(err, &machine) {
+		return nil
+	}
+	return os.WriteFile(s.notePath(), []byte(s.release+"\n"+module+"\n"+oneLine(err)+"\n"), 0o644)
+}
+
+// unnote takes the note of an earlier prepare back.
+func (s system) unnote() error {
+	if err := os.Remove(s.notePath()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// noted is why the running kernel cannot have a module; empty: nobody has noted that.
+func (s system) noted(module string) string {
+	note, err := os.ReadFile(s.notePath())
+	if err != nil {
+		return ""
+	}
+	said, ok := strings.CutPrefix(string(note), s.release+"\n"+module+"\n")
+	if !ok {
+		return "" // about another kernel: this one was booted without a new /run (kexec)
+	}
+	return strings.TrimSpace(said)
 }
 
 // kernelOption is how the running kernel was built: "y", "m" or "". It is known where the

@@ -121,6 +121,42 @@ func TestKernelWithoutAModuleIsToldFromOneWhoseModuleIsNotInstalledOrNotLoaded(t
 	}
 }
 
+// In the sandbox of the unit the list of modules cannot be read, and on a hardened machine
+// /boot cannot either. prepare has looked, a moment before.
+func TestKernelWithoutAModuleIsOneThatCannotForADaemonThatMayNotLookItself(t *testing.T) {
+	const release = "6.12.0-55.el10.x86_64"
+	k := newFakeKernel(t, true)
+	k.lacks = true
+	k.sys.release = release
+	writeFile(t, k.sys.sysfs+"/hypervisor/type", "xen\n")
+	list := k.sys.modules() + "/modules.dep"
+	if err := os.MkdirAll(filepath.Dir(list), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, list, "kernel/drivers/xen/xen-evtchn.ko.xz:\n")
+	const want = "this kernel, Linux " + release + ", cannot do it: it was built without CONFIG_XEN_GRANT_DEV_ALLOC (module xen-gntalloc)," +
+		" as those of RHEL 10 and its relatives are; boot one with it, as Debian's and Fedora's are"
+	p := &preparer{sys: k.sys, bus: k.bus(), out: io.Discard}
+	wantMachine(t, p.modules(t.Context()), want)
+
+	if err := os.Remove(list); err != nil {
+		t.Fatal(err)
+	}
+	missing := func(device string) error {
+		return fmt.Errorf("%w: modprobe", &fs.PathError{Op: "open", Path: "/dev/xen/" + device, Err: fs.ErrNotExist})
+	}
+	wantMachine(t, k.sys.explainXen(missing("gntalloc")), want)
+	wantMessage(t, k.sys.explainXen(missing("evtchn")), "open /dev/xen/evtchn: file does not exist: modprobe")
+	other := k.sys
+	other.release = "6.12.0-1-amd64"
+	wantMessage(t, other.explainXen(missing("gntalloc")), "open /dev/xen/gntalloc: file does not exist: modprobe")
+
+	// A prepare that can load it takes that back.
+	k.lacks = false
+	_ = p.modules(t.Context())
+	wantMessage(t, k.sys.explainXen(missing("gntalloc")), "open /dev/xen/gntalloc: file does not exist: modprobe")
+}
+
 func writeGzip(t *testing.T, path, content string) {
 	t.Helper()
 	f, err := os.Create(path)

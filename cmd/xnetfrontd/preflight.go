@@ -20,12 +20,13 @@ type system struct {
 	proc  string // /proc
 	boot  string // /boot
 	lib   string // /lib
+	run   string // /run
 	// release is the kernel's, as uname -r prints it; empty where nobody asked.
 	release string
 }
 
 func newSystem() system {
-	s := system{sysfs: "/sys", dev: "/dev", udev: "/run/udev", proc: "/proc", boot: "/boot", lib: "/lib"}
+	s := system{sysfs: "/sys", dev: "/dev", udev: "/run/udev", proc: "/proc", boot: "/boot", lib: "/lib", run: "/run"}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		s.release = unix.ByteSliceToString(name.Release[:])

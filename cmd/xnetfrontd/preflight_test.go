@@ -11,8 +11,8 @@ import (
 func fakeSystem(t *testing.T) system {
 	t.Helper()
 	root := t.TempDir()
-	s := system{sysfs: root + "/sys", dev: root + "/dev", proc: root + "/proc", boot: root + "/boot", lib: root + "/lib"}
-	for _, d := range []string{s.sysfs + "/hypervisor", s.sysfs + "/bus/xen/devices", s.sysfs + "/bus/xen/drivers/vif", s.dev + "/net"} {
+	s := system{sysfs: root + "/sys", dev: root + "/dev", proc: root + "/proc", boot: root + "/boot", lib: root + "/lib", run: root + "/run"}
+	for _, d := range []string{s.run, s.sysfs + "/hypervisor", s.sysfs + "/bus/xen/devices", s.sysfs + "/bus/xen/drivers/vif", s.dev + "/net"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -162,6 +162,9 @@ func (p *preparer) modules(ctx context.Context) error {
 	if err := p.sys.explainXen(fs.ErrNotExist); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := p.sys.unnote(); err != nil {
+		p.say("an old note for the daemon is still there: %v", err)
+	}
 	there := func(path string) func() error {
 		return func() error { _, err := os.Stat(path); return err }
 	}
@@ -181,7 +184,11 @@ func (p *preparer) modules(ctx context.Context) error {
 		err := p.bus.modprobe(limited, m.name)
 		cancel()
 		if err != nil {
-			return p.sys.explainLoad(m.name, err)
+			err = p.sys.explainLoad(m.name, err)
+			if nerr := p.sys.note(m.name, err); nerr != nil {
+				p.say("the daemon, which may not look, is not told: %v", nerr)
+			}
+			return err
 		}
 		if err := m.check(); err != nil {
 			return fmt.Errorf("%w: %s was loaded, and its device is not there", err, m.name)
