@@ -51,7 +51,7 @@ readonly DOM0_MODULES=(
 # xen-netback: a driver domain is a guest, too.
 readonly DOMU_MODULES=(
   xen-evtchn xen-gntdev xen-gntalloc xen-netfront xen-blkfront xen-netback
-  bridge 8021q veth tun dummy ifb
+  bridge 8021q bonding ipvlan veth tun dummy ifb
   sch_fq sch_fq_codel sch_cake sch_sfq sch_tbf sch_htb sch_netem sch_prio sch_ingress
   cls_matchall cls_u32 act_mirred
 )

@@ -26,6 +26,7 @@ const (
 	second  network = 78 // of a guest's second vif
 	tagged  network = 79 // in a VLAN
 	jumbo   network = 80 // of a bridge of its own, for large frames
+	stacked network = 81 // of what stands on a bond
 )
 
 func (w network) ipv4(n int) string { return fmt.Sprintf("10.%d.0.%d", w, n) }
