@@ -15,11 +15,15 @@ import (
 const (
 	beProgram = "XNETFRONTD_TEST_PROGRAM" // the program
 	beStuck   = "XNETFRONTD_TEST_STUCK"   // one that does not end when it is told to
-	beRefused = "XNETFRONTD_TEST_REFUSED" // the program, refused io_uring by a seccomp filter
+	beRefused = "XNETFRONTD_TEST_REFUSED" // the program, refused io_uring by a seccomp filter: from the start, or refusedLater
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(beRefused) != "" {
+	switch os.Getenv(beRefused) {
+	case "":
+	case refusedLater:
+		refuseUringLater()
+	default:
 		refuseUring()
 	}
 	switch {

@@ -70,6 +70,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	d.sayUring()
 	d.setPairs(s.pairs, agreed)
 	// Deferred, for a panic too.
 	defer func() { err = errors.Join(err, d.end(ctx, b, s, err)) }()

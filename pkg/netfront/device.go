@@ -58,6 +58,7 @@ type Device struct {
 
 	announce announcer // Run's goroutine's
 	seen     tap.State // the TAP when it was last looked at; Run's goroutine's
+	noUring  string    // why there is no io_uring, as it was said last; Run's goroutine's
 
 	disabled bool // by the toolstack, as far as it was seen; Run's goroutine's
 
@@ -99,11 +100,27 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	d.sayRefused(id)
 	d.announce = newAnnouncer(d)
 	d.seen = tap.State{Name: d.link.Name()}
-	if err := d.link.UringError(); err != nil {
-		d.log.Info("io_uring is not used: a system call for each frame", problem(err), event(EventNoUring))
-	}
+	d.sayUring()
 	d.view = view{since: time.Now(), state: netif.StateInitialising, address: a, granted: d.view.granted, violations: d.set.Standing.Violations}
 	return d, nil
+}
+
+// sayUring says that io_uring is refused, or no more: the kernel's setting and a sandbox can
+// change while the TAP is served.
+func (d *Device) sayUring() {
+	err := d.link.UringError()
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	switch {
+	case why == d.noUring:
+	case err != nil:
+		d.log.Info("io_uring is not used: a system call for each frame", problem(err), event(EventNoUring))
+	default:
+		d.log.Info("io_uring is used again", event(EventNoUring))
+	}
+	d.noUring = why
 }
 
 // newLink creates the TAP as the kernel's netfront would show the vif. It has all of its queues

@@ -77,8 +77,9 @@ const (
 	EventNotReported = "74107961ed994a5d935a85a0d21c01d4"
 
 	// EventNoUring: The kernel or a sandbox does not let this process use io_uring, which
-	// carries many frames with one system call. Everything works, and a small frame costs
-	// more. Fields: XNF_ERROR.
+	// carries many frames with one system call, or does so again. Everything works without,
+	// and a small frame costs more. What changes while the TAP is served counts from the
+	// next connection. Fields: XNF_ERROR.
 	EventNoUring = "d3cd1b6d167645d6a934478bb0e40d2e"
 
 	// EventAwaits: For 5 s the backend has not done what has to come next, and is waited for

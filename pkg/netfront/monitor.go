@@ -41,6 +41,7 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 			return err
 		case now := <-seconds:
 			d.clock.Add(1)
+			d.sayUring()
 			shape.wake()
 			if err := sight.tick(ctx, shape); err != nil {
 				return err

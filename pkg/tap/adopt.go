@@ -89,6 +89,6 @@ func (d *Device) adopt(cfg Config, keeper int, queues []int) error {
 	}
 	// To try them would change them. Every kernel with multi-queue TAPs has these.
 	d.accepted = OffloadCsum | OffloadTSO4 | OffloadTSO6
-	d.uringErr = chooseEngine(cfg, keeper)
+	d.uringErr = d.tryUring(keeper)
 	return nil
 }

@@ -55,8 +55,9 @@ type Device struct {
 	ns       namespace
 	keeper   int // descriptor; -1 before it is open
 	accepted Offload
-	uringErr error // why io_uring is not used; nil when it is
-	pushes   bool  // see Pushes
+	newUring makeUring // another one in tests
+	noUring  bool      // Config.NoUring
+	pushes   bool      // see Pushes
 
 	privileged func(func() error) error
 
@@ -69,9 +70,10 @@ type Device struct {
 	index     int    // of the link in its namespace, as it was seen last
 	elsewhere string // the namespace in which it was seen last, as people call it; empty: ns
 	queues    []*Queue
-	carrier   bool // wanted
-	gso       int  // the limit of super-frames that was set last; 0: none by this process
-	unset     bool // nobody has said yet what carrier is wanted: it stays what it is
+	uringErr  error // why io_uring cannot be used at all, as of the last try
+	carrier   bool  // wanted
+	gso       int   // the limit of super-frames that was set last; 0: none by this process
+	unset     bool  // nobody has said yet what carrier is wanted: it stays what it is
 	closed    bool
 }
 
@@ -115,7 +117,7 @@ func create(cfg Config, after func(step string) error) (*Device, error) {
 
 // emptyDevice has nothing of a link yet.
 func emptyDevice(cfg Config) *Device {
-	d := &Device{keeper: -1, ns: noNamespace(), privileged: cfg.Privileged, surveyed: func() {}}
+	d := &Device{keeper: -1, ns: noNamespace(), newUring: newUring, noUring: cfg.NoUring, privileged: cfg.Privileged, surveyed: func() {}}
 	if d.privileged == nil {
 		d.privileged = func(f func() error) error { return f() }
 	}
@@ -145,7 +147,7 @@ func (d *Device) createSteps(cfg Config) []step {
 		}},
 		// For the eye: a link is as good without, so a kernel that refuses it is no matter.
 		{"speed", func() error { _ = d.raiseSpeed(); return nil }},
-		{"uring", func() error { d.uringErr = chooseEngine(cfg, d.keeper); return nil }},
+		{"uring", func() error { d.uringErr = d.tryUring(d.keeper); return nil }},
 	}
 }
 
@@ -195,9 +197,24 @@ func (d *Device) Index() int {
 // where senders wait (IFF_BACKPRESSURE, Linux 7.3). Without that it drops.
 func (d *Device) Pushes() bool { return d.pushes }
 
-// UringError says why readers and writers of this device use plain reads and writes;
-// nil means that they use io_uring, where they can ([Reader.Batched]).
-func (d *Device) UringError() error { return d.uringErr }
+// UringError says why readers and writers of this device, or some of them, use plain reads
+// and writes now: io_uring can be refused from the start, when another ring is made, and to
+// a ring in use. Nil means that all use it that want to ([Reader.Batched]).
+func (d *Device) UringError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.uringErr != nil {
+		return d.uringErr
+	}
+	for _, q := range d.queues {
+		for i := range q.plain {
+			if err := q.plain[i].why.Load(); err != nil {
+				return *err
+			}
+		}
+	}
+	return nil
+}
 
 // SetCarrier sets whether the link's cable is plugged in (TUNSETCARRIER): without a
 // carrier Linux drops what it would send before it reaches a queue. A link without a

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +18,33 @@ type Queue struct {
 	device *Device
 	fd     int
 	rings  []*uring // of this queue's readers and writers; guarded by device.mu
+	plain  [2]plain // of its reader and its writer
 	closed bool     // guarded by device.mu
+}
+
+// plain is why a reader or a writer that wanted a ring does without; nil: it has one, or wants
+// none. Its owner stores it in the middle of its work, where a lock has no place.
+type plain struct{ why atomic.Pointer[error] }
+
+func (p *plain) because(err error) {
+	if err == nil {
+		p.why.Store(nil)
+		return
+	}
+	p.why.Store(&err)
+}
+
+// plainly is the plain of the queue's reader or writer, by what it does.
+func (q *Queue) plainly(opcode uint8) *plain {
+	if opcode == opRead {
+		return &q.plain[0]
+	}
+	return &q.plain[1]
+}
+
+// lose notes that a ring of the queue was refused for good while it was in use.
+func (q *Queue) lose(ring *uring) {
+	q.plainly(ring.opcode).because(fmt.Errorf("enter io_uring: %w", ring.refused))
 }
 
 // SetQueues opens or closes worker queues so that exactly n are attached, and returns
@@ -134,7 +161,9 @@ func (q *Queue) Close() error {
 }
 
 // newRing makes a ring on the queue, or none when the device uses none or one cannot be
-// had just now, for want of descriptors or memory: frames flow without it.
+// had just now, for want of descriptors or memory or because the kernel refuses it by now:
+// frames flow without it, and [Device.UringError] says why. What was refused before is tried
+// again with the first ring of a queue.
 func (q *Queue) newRing(opcode uint8, depth int) (int, *uring, error) {
 	d := q.device
 	d.mu.Lock()
@@ -142,11 +171,20 @@ func (q *Queue) newRing(opcode uint8, depth int) (int, *uring, error) {
 	if q.closed {
 		return -1, nil, ErrClosed
 	}
-	if d.uringErr != nil || depth == 1 {
+	why := q.plainly(opcode)
+	why.because(nil)
+	if depth == 1 {
 		return q.fd, nil, nil
 	}
-	ring, err := newUring(opcode, q.fd, depth)
+	if d.uringErr != nil && len(q.rings) == 0 {
+		d.uringErr = d.tryUring(d.keeper)
+	}
+	if d.uringErr != nil {
+		return q.fd, nil, nil
+	}
+	ring, err := d.newUring(opcode, q.fd, depth)
 	if err != nil {
+		why.because(err)
 		return q.fd, nil, nil
 	}
 	q.rings = append(q.rings, ring)

@@ -167,6 +167,7 @@ func (r *Reader) readBatch(bufs [][]byte, n []int) (batch, error) {
 	}
 	b, err := r.collect(bufs, n, r.ring.results[:done])
 	if done < len(bufs) && !r.ring.usable() {
+		r.queue.lose(r.ring)
 		r.ring = nil
 	}
 	return b, err

@@ -187,26 +187,29 @@ func RestrictUring() error {
 // errUringOff is why a device made with Config.NoUring uses no io_uring.
 var errUringOff = errors.New("io_uring is switched off")
 
-// chooseEngine says why io_uring cannot be used; nil when it can. It tries both
+// makeUring makes a ring, as newUring does.
+type makeUring func(opcode uint8, file, depth int) (*uring, error)
+
+// tryUring says why io_uring cannot be used; nil when it can. It tries both
 // operations on the keeper queue, which never holds a frame and on which nothing can be
 // lost: a read must find it empty at once, and a write of one byte must be refused for
 // want of a virtio header, whether the link is up or not. That exercises the setup, the
 // restrictions, the registered file and RWF_NOWAIT, which older tun drivers refuse.
-func chooseEngine(cfg Config, keeper int) error {
-	if cfg.NoUring {
+func (d *Device) tryUring(keeper int) error {
+	if d.noUring {
 		return errUringOff
 	}
 	buf := make([]byte, 1)
-	if err := probeUring(opRead, keeper, unsafe.Pointer(&buf[0]), 1, unix.EAGAIN); err != nil {
+	if err := d.probeUring(opRead, keeper, unsafe.Pointer(&buf[0]), 1, unix.EAGAIN); err != nil {
 		return err
 	}
 	iov := []unix.Iovec{{Base: &buf[0], Len: 1}}
-	return probeUring(opWritev, keeper, unsafe.Pointer(&iov[0]), 1, unix.EINVAL)
+	return d.probeUring(opWritev, keeper, unsafe.Pointer(&iov[0]), 1, unix.EINVAL)
 }
 
 // probeUring runs one operation and wants its error. addr points into the heap.
-func probeUring(opcode uint8, keeper int, addr unsafe.Pointer, n int, want unix.Errno) error {
-	u, err := newUring(opcode, keeper, 1)
+func (d *Device) probeUring(opcode uint8, keeper int, addr unsafe.Pointer, n int, want unix.Errno) error {
+	u, err := d.newUring(opcode, keeper, 1)
 	if err != nil {
 		return err
 	}

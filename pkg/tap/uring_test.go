@@ -174,7 +174,40 @@ func TestFramesStillFlowWhenTheKernelRefusesTheRing(t *testing.T) {
 		if r.Batched() || w.Batched() {
 			t.Error("the ring is still in use")
 		}
+		if err := d.UringError(); !errors.Is(err, unix.EBADF) {
+			t.Errorf("reason: %v", err)
+		}
 	}
+}
+
+func TestRefusalOfALaterRingIsSaidUntilOneIsMadeAgain(t *testing.T) {
+	enterNamespace(t)
+	d, queues := liveDevice(t, Config{}, 1)
+	want := func(when string, refused error) {
+		t.Helper()
+		r, w := newReader(t, queues[0], 8), newWriter(t, queues[0], 8)
+		if r.Batched() != (refused == nil) || w.Batched() != r.Batched() {
+			t.Errorf("%s: a reader with a ring: %t, a writer: %t", when, r.Batched(), w.Batched())
+		}
+		if err := d.UringError(); !errors.Is(err, refused) {
+			t.Errorf("%s: reason %v, want %v", when, err, refused)
+		}
+		if err := errors.Join(r.Close(), w.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	want("allowed", nil)
+	d.newUring = func(uint8, int, int) (*uring, error) { return nil, unix.EPERM }
+	want("refused", unix.EPERM)
+	d.newUring = newUring
+	want("allowed again", nil)
+
+	// The same where it was refused from the start.
+	d.newUring = func(uint8, int, int) (*uring, error) { return nil, unix.ENOSYS }
+	d.uringErr = d.tryUring(d.keeper)
+	want("refused from the start", unix.ENOSYS)
+	d.newUring = newUring
+	want("allowed since", nil)
 }
 
 // A reconnect makes new readers and writers; it must not fail for want of a ring.
@@ -255,10 +288,10 @@ func TestProbeRefusesWhatDoesNotAnswerAtOnce(t *testing.T) {
 	defer unix.Close(pipe[0])
 	defer unix.Close(pipe[1])
 	before := openDescriptors(t)
-	if err := chooseEngine(Config{}, pipe[0]); err == nil {
+	if err := emptyDevice(Config{}).tryUring(pipe[0]); err == nil {
 		t.Error("a pipe passes for a TAP's queue")
 	}
-	if err := chooseEngine(Config{}, -1); err == nil {
+	if err := emptyDevice(Config{}).tryUring(-1); err == nil {
 		t.Error("no descriptor passes for a TAP's queue")
 	}
 	if left := newDescriptors(t, before); len(left) > 0 {
@@ -333,7 +366,7 @@ func TestProbeLeavesNothingBehind(t *testing.T) {
 	enterNamespace(t)
 	d := newDevice(t, Config{})
 	before, stats := openDescriptors(t), second(d.Stats())
-	if err := chooseEngine(Config{}, d.keeper); err != nil || stats != nil {
+	if err := emptyDevice(Config{}).tryUring(d.keeper); err != nil || stats != nil {
 		t.Errorf("probe: %v, %v", err, stats)
 	}
 	if left := newDescriptors(t, before); len(left) > 0 {

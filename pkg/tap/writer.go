@@ -112,6 +112,7 @@ func (w *Writer) writeBatch(frames [][]unix.Iovec, res []int32) (int, error) {
 	if done < len(frames) {
 		res[done] = w.writeOne(frames[done])
 		if !w.ring.usable() {
+			w.queue.lose(w.ring)
 			w.ring = nil
 		}
 		done++
