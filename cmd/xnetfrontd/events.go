@@ -31,6 +31,10 @@ const (
 	// had. Fields: XNF_SIGNAL, XNF_LIMIT.
 	eventForced = "c07f1530b9ab4eee8764082e74db737e"
 
+	// eventNotClosed: The daemon stops. This vif's backend, Mirage's, removes the vif when it
+	// is closed, so it stays with the holder, as with a restart.
+	eventNotClosed = "a765f0d72b4380e2d5c8edbf5415e848"
+
 	// eventNotClean: A vif was closed, and something of it could not be given back.
 	// Fields: XNF_ERROR.
 	eventNotClean = "320badab3eca485584e02f5a04b0c396"

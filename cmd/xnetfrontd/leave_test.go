@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +15,7 @@ func TestVifThatAStopShallLeaveGoesOnWithTheNextStart(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0, 1)
 	m.startBackendLike(netback.Options{RemoveOnClose: true})
 	socket := m.startHolder()
-	file := m.config("[[vif]]\ndevid = 0\nstop = 'leave'\n[[vif]]\ndevid = 1\n")
+	file := m.config("[[vif]]\ndevid = 0\nstop = 'leave'\n[[vif]]\ndevid = 1\nstop = 'close'\n")
 	start := func() *process {
 		d := m.start("--config", file, "--holder", socket)
 		d.await("READY=1")
@@ -38,7 +39,7 @@ func TestVifThatAStopShallLeaveGoesOnWithTheNextStart(t *testing.T) {
 	if n := m.link("xnf0").Attrs().Index; n != index {
 		t.Errorf("the TAP is another: %d, was %d", n, index)
 	}
-	m.reload(d, "[[vif]]\ndevid = 0\n")
+	m.reload(d, "[[vif]]\ndevid = 0\nstop = 'close'\n")
 	if n := m.link("xnf0").Attrs().Index; n != index {
 		t.Error("the reload made a new TAP")
 	}
@@ -50,6 +51,72 @@ func TestVifThatAStopShallLeaveGoesOnWithTheNextStart(t *testing.T) {
 	if keys := m.held(socket); len(keys) != 0 {
 		t.Errorf("left with the holder: %v", keys)
 	}
+}
+
+func TestStopLeavesAVifWhoseBackendWouldRemoveItAndClosesAnother(t *testing.T) {
+	for name, c := range map[string]struct {
+		like netback.Options
+		left bool
+	}{
+		"like Mirage's": {netback.Options{RemoveOnClose: true}, true},
+		"like Linux's":  {netback.Options{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+			m.startBackendLike(c.like)
+			socket := m.startHolder()
+			start := func() *process {
+				d := m.start("--config", m.config("[[vif]]\ndevid = 0\n"), "--holder", socket)
+				d.await("READY=1")
+				m.awaitState(0, "Connected")
+				return d
+			}
+			const said = "leaving the vif to the next process: its backend would remove it, were it closed"
+			for range 2 { // the second daemon has taken over, or not
+				d := start()
+				if code, _ := d.stop(unix.SIGTERM); code != 0 {
+					t.Fatalf("exit code %d; it logged:\n%s", code, d.stderr())
+				}
+				if got := strings.Contains(d.stderr(), said); got != c.left {
+					t.Errorf("it says that it leaves the vif: %t, want %t:\n%s", got, c.left, d.stderr())
+				}
+				if got := m.hasLink("xnf0") && len(m.held(socket)) == 3; got != c.left {
+					t.Errorf("left: %t, want %t; the holder has %v", got, c.left, m.held(socket))
+				}
+			}
+		})
+	}
+}
+
+func TestReleaseOfAVifWhoseBackendRemovesItSaysAtOnceWhatRemains(t *testing.T) {
+	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
+	before := m.nodes()
+	m.startBackendLike(netback.Options{RemoveOnClose: true})
+	socket := m.startHolder()
+	d := m.start("--vif", "0", "--holder", socket)
+	d.await("READY=1")
+	m.awaitState(0, "Connected")
+	if code, _ := d.stop(unix.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for _, when := range []string{"left by the stop", "gone already"} {
+		began := time.Now()
+		wantError(t, m.run("release", "--vif", "0", "--holder", socket), exitRuntime,
+			"vif 0: the backend is gone: there is no /local/domain/0/backend/vif/1/0 in domain 0; nothing of a daemon's is left,"+
+				" and the toolstack has to attach the vif anew (xl network-detach, xl network-attach)")
+		if took := time.Since(began); took > releaseLimit/2 {
+			t.Errorf("%s: it took %v", when, took)
+		}
+		m.wantFree(before)
+		if keys := m.held(socket); len(keys) != 0 {
+			t.Errorf("%s: left with the holder: %v", when, keys)
+		}
+	}
+	m.detach(0)
+	m.attach(0, 0)
+	d = m.start("--vif", "0", "--holder", socket)
+	d.await("READY=1")
+	m.awaitState(0, "Connected")
 }
 
 func TestVifThatAStopShallLeaveIsClosedWithoutAHolder(t *testing.T) {

@@ -105,16 +105,17 @@ func (r *releaser) release(ctx context.Context) (err error) {
 		}
 		defer reserved()
 	}
-	if err := r.free(ctx); err != nil {
-		return err
+	gone := r.free(ctx)
+	if gone != nil && !errors.Is(gone, netfront.ErrGone) {
+		return gone
 	}
 	if r.holder != "" {
 		if err := discardHeld(ctx, r.holder, r.store, r.devid); err != nil {
 			return fmt.Errorf("what its daemon left with the holder: %w", err)
 		}
 	}
-	if r.bus == nil {
-		return nil
+	if gone != nil || r.bus == nil {
+		return gone
 	}
 	loaded, err := r.bus.load(ctx)
 	if err != nil {
@@ -144,6 +145,8 @@ func (r *releaser) free(ctx context.Context) error {
 	switch {
 	case errors.Is(err, netfront.ErrNoVif):
 		return fmt.Errorf("%w: %s", netfront.ErrNoVif, existing(ctx, &xen.Guest{Store: r.store}))
+	case errors.Is(err, netfront.ErrGone):
+		return fmt.Errorf("%w; nothing of a daemon's is left, and the toolstack has to attach the vif anew (xl network-detach, xl network-attach)", err)
 	case errors.Is(err, netfront.ErrSilent) && r.bus != nil:
 		return fmt.Errorf("%w; it is not given to the kernel, which would wait for that without an end; run this again when the backend is back", err)
 	case err != nil:

@@ -32,7 +32,8 @@ one that is detached keeps its TAP, as the configuration says.
 
     SIGTERM, SIGINT  stop: close the vifs and leave them as the toolstack made
                      them, free for any other frontend, with no grant and no
-                     TAP behind; but for those with stop = "leave", as below
+                     TAP behind; but for those with stop = "leave", and those
+                     whose backend does not survive that (Mirage's), as below
     SIGUSR2          leave everything as it is for the next process, where there
                      is a holder (xnetfrontd hold) that keeps it; else the same
                      as SIGTERM
@@ -175,23 +176,29 @@ func (d *daemonRun) cause(ctx context.Context, keeper *hold.Keeper) error {
 	return cause
 }
 
-// causeOfEach is why each vif ends: a stop leaves those whose tables say so to the next
+// causeOfEach is why each vif ends: a stop leaves those that it shall leave to the next
 // process, which takes a holder that has them.
-func (d *daemonRun) causeOfEach(cause error, keeper *hold.Keeper) func(config.Vif) error {
+func (d *daemonRun) causeOfEach(cause error, keeper *hold.Keeper) func(*service) error {
 	synced := sync.OnceValue(func() error {
 		if keeper == nil {
 			return errors.New("there is none")
 		}
 		return syncKeeper(keeper)
 	})
-	return func(table config.Vif) error {
-		if table.Stop != config.StopLeaves || errors.Is(cause, netfront.ErrLeave) {
+	return func(v *service) error {
+		stop := v.identity().table.Stop
+		f := v.frontend()
+		lost := stop == config.StopAuto && f != nil && f.LostByClose()
+		if errors.Is(cause, netfront.ErrLeave) || stop != config.StopLeaves && !lost {
 			return cause
 		}
 		if err := synced(); err != nil {
-			d.log.Warn("closing a vif instead of leaving it to the next process: the holder does not have it",
-				zap.Stringer("vif", table.Match), problem(err), event(hold.EventNoHolder))
+			v.log.Warn("closing a vif instead of leaving it to the next process: the holder does not have it",
+				problem(err), event(hold.EventNoHolder))
 			return cause
+		}
+		if lost {
+			v.log.Info("leaving the vif to the next process: its backend would remove it, were it closed", event(eventNotClosed))
 		}
 		return netfront.ErrLeave
 	}

@@ -29,6 +29,7 @@ func (f fakeFrontend) Name() string                      { return "" }
 func (f fakeFrontend) Alive(timeout time.Duration) error { return f.alive(timeout) }
 func (f fakeFrontend) Kick() error                       { return netfront.ErrNotConnected }
 func (f fakeFrontend) Retry()                            {}
+func (f fakeFrontend) LostByClose() bool                 { return false }
 func (f fakeFrontend) Dump(context.Context) (*netfront.Dump, error) {
 	return nil, netfront.ErrNotConnected
 }

@@ -256,13 +256,13 @@ func (s *supervisor) reload(cfg config.Config) {
 // stop ends every service and waits for all of them. With netfront.ErrLeave as the
 // cause this is where the vifs are handed over.
 func (s *supervisor) stop(cause error) {
-	s.stopEach(func(config.Vif) error { return cause })
+	s.stopEach(func(*service) error { return cause })
 }
 
-// stopEach is stop with a cause for each vif, by its table.
-func (s *supervisor) stopEach(cause func(config.Vif) error) {
+// stopEach is stop with a cause for each vif.
+func (s *supervisor) stopEach(cause func(*service) error) {
 	for _, v := range s.services {
-		v.stop(cause(v.identity().table))
+		v.stop(cause(v))
 	}
 	for _, v := range s.services {
 		<-v.done

@@ -29,6 +29,7 @@ type frontend interface {
 	Capture(ctx context.Context, c netfront.CaptureConfig, sink netfront.CaptureSink) (netfront.CaptureResult, error)
 	Kick() error
 	Retry()
+	LostByClose() bool
 }
 
 // place is where vifs are served: the hypervisor, the machine, what is configured,

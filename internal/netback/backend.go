@@ -42,7 +42,8 @@ type Options struct {
 	RxFirstWhole bool
 	// RemoveOnClose makes the backend remove its directory when the frontend closes, and be
 	// gone until the toolstack attaches the vif anew, as Mirage does (disconnect_backend of
-	// mirage-net-xen, lib/xenstore.ml).
+	// mirage-net-xen, lib/xenstore.ml): it is Closed first, and removes the directory once it
+	// sees the frontend close, or be closed, then. It announces what Mirage's does, too.
 	RemoveOnClose bool
 	// LostEOI is the probability that a connect with one event channel loses its
 	// first EOI, so that the tx ring is never looked at; see the fault LostEOI.

@@ -32,6 +32,10 @@ func LinuxFeatures() Features {
 		SplitChannels: true, McastControl: true, MaxQueues: 2}
 }
 
+// mirageNodes is what Mirage's backend announces besides (write_features of mirage-net-xen,
+// lib/xenstore.ml).
+var mirageNodes = map[string]string{netif.KeyRxNotify: "1", netif.KeySmartPoll: "0"}
+
 // ErrNotOffered says that a frontend used a feature that was not announced to it.
 var ErrNotOffered = errors.New("frontend uses a feature that is not offered")
 

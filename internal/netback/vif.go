@@ -38,6 +38,7 @@ type Vif struct {
 	shown    netif.State // what was last written
 	hotplug  bool        // state changes wait for the hotplug script
 	ended    bool        // the device is to go
+	removing bool        // of a backend with RemoveOnClose: it is Closed
 	rate     string      // the rate node as last seen
 	disabled atomic.Pointer[error]
 	stalls   atomic.Int32 // queues whose guest gives no slots

@@ -29,6 +29,13 @@ func (v *Vif) probe(ctx context.Context) error {
 		if err := v.options.Features.announce(ctx, tx, v.dir); err != nil {
 			return err
 		}
+		if v.options.RemoveOnClose {
+			for key, value := range mirageNodes {
+				if err := tx.Write(ctx, v.dir+"/"+key, value); err != nil {
+					return err
+				}
+			}
+		}
 		for key, value := range v.options.Nodes {
 			if err := tx.Write(ctx, v.dir+"/"+key, value); err != nil {
 				return err
@@ -108,8 +115,8 @@ func (v *Vif) frontendChanged(ctx context.Context) {
 		v.log.Warn("read frontend's state", zap.Error(err))
 		return
 	}
-	if v.options.RemoveOnClose && (state == netif.StateClosing || state == netif.StateClosed) {
-		v.removeDirectory(ctx)
+	if v.options.RemoveOnClose && (v.removing || state == netif.StateClosing || state == netif.StateClosed) {
+		v.removeOnClose(ctx, state)
 		return
 	}
 	switch state {
@@ -136,9 +143,21 @@ func (v *Vif) frontendChanged(ctx context.Context) {
 	}
 }
 
-// removeDirectory ends the vif, and its directory with it.
-func (v *Vif) removeDirectory(ctx context.Context) {
-	v.disconnect()
+// removeOnClose ends the vif, and its directory with it when the frontend closes: it is
+// Closed before it looks again.
+func (v *Vif) removeOnClose(ctx context.Context, state netif.State) {
+	if !v.removing {
+		v.removing = true
+		v.disconnect()
+		if err := v.show(ctx, netif.StateClosed); err != nil && ctx.Err() == nil {
+			v.log.Warn("show state", zap.Error(err))
+		}
+		v.frontendChanged(ctx)
+		return
+	}
+	if state != netif.StateClosing && state != netif.StateClosed {
+		return // another frontend, which never gets anywhere
+	}
 	v.ended = true
 	err := v.inDirectory(ctx, func(tx xenstore.Operations) error { return tx.Remove(ctx, v.dir) })
 	if err != nil && !errors.Is(err, xenstore.ErrNotFound) && ctx.Err() == nil {

@@ -66,6 +66,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	b.removes = agreed.removes
 	s, err := d.makeSession(ctx, &agreed, b.address)
 	if err != nil {
 		return err

@@ -105,6 +105,15 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 	return d, nil
 }
 
+// LostByClose tells whether the backend that the Device is connected to removes the vif when
+// that is closed, as Mirage's does, so that no frontend can have it before the toolstack has
+// attached it anew. With [ErrLeave] it stays. Any goroutine may call it.
+func (d *Device) LostByClose() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.view.pairs != nil && d.view.agreed.removes
+}
+
 // sayUring says that io_uring is refused, or no more: the kernel's setting and a sandbox can
 // change while the TAP is served.
 func (d *Device) sayUring() {

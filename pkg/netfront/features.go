@@ -52,6 +52,7 @@ type offer struct {
 	maxQueues  int
 	multiQueue bool // it has a node for the number of queues
 	rxCopy     bool
+	removes    bool // see removesOnClose
 }
 
 // defaultMaxQueues is how many queue pairs are asked for at most when the
@@ -97,13 +98,34 @@ func readOffer(ctx context.Context, s xenstore.Operations, backend string) (offe
 	if n, perr := strconv.Atoi(strings.TrimSpace(v)); err == nil && perr == nil && n >= 1 {
 		o.maxQueues, o.multiQueue = n, true
 	}
-	return o, nil
+	o.removes, err = removesOnClose(ctx, s, backend)
+	return o, err
+}
+
+// removesOnClose tells whether a backend is one that removes its directory when the frontend
+// closes, and reads no rings of another one: then no frontend can connect until the toolstack
+// attaches the vif anew. Mirage's is so (disconnect_backend of mirage-net-xen,
+// lib/xenstore.ml). It says nothing about that, but is the only one known to write these two
+// keys into its own directory, as it uses one function for both ends (write_features): the
+// first is a frontend's.
+func removesOnClose(ctx context.Context, s xenstore.Operations, backend string) (bool, error) {
+	for _, key := range []string{netif.KeySmartPoll, netif.KeyRxNotify} {
+		_, err := s.Read(ctx, backend+"/"+key)
+		if errors.Is(err, xenstore.ErrNotFound) || errors.Is(err, xenstore.ErrPermission) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the backend's %s: %w", key, err)
+		}
+	}
+	return true, nil
 }
 
 // agreement is the outcome of a negotiation.
 type agreement struct {
 	Features
 	queues  int
+	removes bool              // the backend does not survive a close, see removesOnClose
 	missing map[string]string // feature to the reason why it is not there
 }
 
@@ -122,7 +144,7 @@ func negotiate(wanted Features, queues int, o offer) (agreement, error) {
 	if !o.rxCopy {
 		return agreement{}, errNoRxCopy
 	}
-	a := agreement{missing: map[string]string{}}
+	a := agreement{removes: o.removes, missing: map[string]string{}}
 	pick := func(dst *bool, name string, wanted, offered bool, needs ...string) {
 		switch {
 		case !wanted:

@@ -430,7 +430,9 @@ func (d *Device) resume(ctx context.Context, a address, l *legacy) (err error) {
 		return err
 	}
 	d.meet(a.domid)
-	d.setPairs(s.pairs, d.agreement(ctx, b, features, len(s.pairs)))
+	agreed := d.agreement(ctx, b, features, len(s.pairs))
+	b.removes = agreed.removes
+	d.setPairs(s.pairs, agreed)
 	d.update(func(v *view) { v.takenOver = true })
 	d.setState(netif.StateConnected, nil)
 	failed := s.start()

@@ -15,6 +15,10 @@ import (
 // domain is gone, or hangs.
 var ErrSilent = errors.New("the backend does not answer")
 
+// ErrGone says that a vif has no backend any more: its part of xenstore is gone, and only the
+// toolstack can make another, by attaching the vif anew.
+var ErrGone = errors.New("the backend is gone")
+
 // clearTimeout bounds the transaction that removes a frontend's keys: some twenty calls
 // of xenstore, each of which takes a tenth of a second on an emulated machine. A stop
 // has to be over in ten seconds.
@@ -87,7 +91,10 @@ func (b *bus) awaitKernel(ctx context.Context) (err error) {
 // can take it from there. Nobody may serve the vif meanwhile. The window is for
 // the guest's kernel, as with [Rewind].
 //
-// It waits for the backend until ctx ends. For a backend that does not get to InitWait
+// A backend that is gone, or removes itself when the vif is closed, as Mirage's does, is not
+// waited for: [ErrGone], and the vif is Initialising without keys all the same.
+//
+// It waits for another backend until ctx ends. For a backend that does not get to InitWait
 // the error is [ErrSilent], and the vif is Initialising without keys all the same. It must not be
 // given to Linux's xen-netfront then: its probe waits for the backend to leave Closed
 // and cannot be interrupted (xennet_probe).
@@ -102,7 +109,11 @@ func Release(ctx context.Context, s xen.Store, devid int, window Window) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	if err = b.rewind(ctx, window); err == nil {
+	b.once = true
+	if b.removes, err = removesOnClose(ctx, s, a.backend); err == nil {
+		err = b.rewind(ctx, window)
+	}
+	if err == nil {
 		err = b.offer(ctx)
 	}
 	if err != nil && ctx.Err() != nil {

@@ -170,6 +170,8 @@ type bus struct {
 	saw          func(netif.State)    // told each state of the backend's that was waited through
 	awaits       func(what string)    // told what is waited for without an end; empty: it came, or is given up
 	rateRefused  bool                 // the backend's rate was no good, and that was said
+	removes      bool                 // the backend removes its directory when we close
+	once         bool                 // offer gives up with ErrGone where there is no backend
 
 	looks looks       // at a backend that is waited for
 	last  netif.State // as await saw it last
@@ -305,11 +307,18 @@ func (b *bus) shutDirty(ctx context.Context) error {
 // offer says Initialising until the backend waits for a frontend.
 func (b *bus) offer(ctx context.Context) error {
 	defer b.awaits("")
+	want := []netif.State{netif.StateInitWait, netif.StateClosing}
+	if b.once {
+		want = append(want, netif.StateUnknown)
+	}
 	for {
 		if err := b.setState(ctx, netif.StateInitialising); err != nil {
 			return err
 		}
-		st, err := b.await(ctx, retryInitial, netif.StateInitWait, netif.StateClosing)
+		st, err := b.await(ctx, retryInitial, want...)
+		if err == nil && st == netif.StateUnknown {
+			return fmt.Errorf("%w: there is no %s in domain %d", ErrGone, b.backend, b.domid)
+		}
 		if err == nil && st == netif.StateClosing {
 			// A toolstack that takes the vif away waits for us to close it.
 			return errors.Join(fmt.Errorf("%w: it is %v", errBackendClosed, st), b.shut(ctx, walkTimeout))
@@ -367,9 +376,15 @@ func (b *bus) shut(ctx context.Context, timeout time.Duration) error {
 	return b.awaitClosed(ctx, timeout)
 }
 
-// awaitClosed waits for the backend to be Closed, for at most timeout: a dead one never is.
+// awaitClosed waits for the backend to be Closed, for at most timeout: a dead one never is. One
+// that removes its directory then looks at our state once more before it does that, and is
+// waited for: it would stay half closed if it saw another frontend.
 func (b *bus) awaitClosed(ctx context.Context, timeout time.Duration) error {
-	_, err := b.await(ctx, timeout, netif.StateClosed, netif.StateUnknown)
+	want := []netif.State{netif.StateUnknown, netif.StateClosed}
+	if b.removes {
+		want = want[:1]
+	}
+	_, err := b.await(ctx, timeout, want...)
 	if errors.Is(err, errTimeout) {
 		return nil
 	}

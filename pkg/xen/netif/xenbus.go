@@ -79,7 +79,8 @@ const (
 	KeyCtrlRing      = "feature-ctrl-ring"
 	KeyXDPHeadroom   = "feature-xdp-headroom"
 	KeyHotplugStatus = "hotplug-status"
-	KeyRate          = "rate" // "bytes,microseconds"
+	KeySmartPoll     = "feature-smart-poll" // Mirage's backend only
+	KeyRate          = "rate"               // "bytes,microseconds"
 	KeyCarrier       = "carrier"
 	KeyOnline        = "online"
 	KeyFrontend      = "frontend"

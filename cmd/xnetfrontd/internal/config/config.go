@@ -63,7 +63,7 @@ type Vif struct {
 	Match      Selector
 	TAP        string        // name of the TAP; see TAPName
 	Keep       time.Duration // how long a TAP outlives its vif; Forever
-	Stop       string        // what a stop of the daemon does with the vif: StopCloses, StopLeaves
+	Stop       string        // what a stop of the daemon does with the vif: StopAuto, ...
 	Report     string        // whether the toolstack is told the TAP's addresses: ReportAuto, ...
 	Queues     int           // 0: one for each CPU, at most 8
 	MTU        int           // bytes; 0: what the toolstack says, else 1500
@@ -77,8 +77,10 @@ type Vif struct {
 const Forever time.Duration = -1
 
 // What a stop of the daemon does with a vif: it gives it back, or leaves it with the holder
-// as a restart does, for backends that do not survive a frontend's close.
+// as a restart does, for backends that do not survive a frontend's close. By itself it leaves
+// those whose backend is known to be one.
 const (
+	StopAuto   = "auto"
 	StopCloses = "close"
 	StopLeaves = "leave"
 )
@@ -184,7 +186,7 @@ func Default() Config {
 
 // NewVif is a table with every default.
 func NewVif(match Selector) Vif {
-	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto, Violations: netfront.DefaultMaxViolations, Stop: StopCloses, Report: ReportAuto}
+	v := Vif{Match: match, TAP: "xnf" + number, Keep: Forever, Shaping: ShapingAuto, Violations: netfront.DefaultMaxViolations, Stop: StopAuto, Report: ReportAuto}
 	if match.All() {
 		v.Keep = keepUnnamed
 	}
