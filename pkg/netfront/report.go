@@ -110,9 +110,29 @@ func (r *reporter) look(ctx context.Context) error {
 	}
 	nodes := reportNodes(addrs)
 	if maps.Equal(nodes, r.told) {
-		return nil
+		if stands, err := r.stands(ctx); stands || err != nil {
+			return unlessEnded(ctx, err)
+		}
 	}
 	return unlessEnded(ctx, r.write(ctx, nodes))
+}
+
+// stands tells whether what was told is still there. XenServer's guest agent knows what it
+// wrote for the kernel's interface while that had the vif, and removes it when the interface
+// has been gone for up to two minutes (InvalidCacheFlush of xe-guest-utilities): by then it is
+// the TAP's.
+func (r *reporter) stands(ctx context.Context) (bool, error) {
+	for key, value := range r.told {
+		path := reportDir(r.devid) + "/" + key
+		got, err := r.d.guest.Store.Read(ctx, path)
+		if errors.Is(err, xenstore.ErrNotFound) || err == nil && got != value {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	return true, nil
 }
 
 func unlessEnded(ctx context.Context, err error) error {

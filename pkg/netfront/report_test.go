@@ -91,6 +91,28 @@ func TestXAPIIsToldTheAddressesOfTheTAPAsTheyChange(t *testing.T) {
 	w.begin() // for the world's own end
 }
 
+// XenServer's guest agent removes what it once wrote for the kernel's interface (InvalidCacheFlush
+// of xe-guest-utilities), up to two of its intervals after the daemon has taken the vif.
+func TestAddressesThatSomebodyElseTakesAwayAreToldAgain(t *testing.T) {
+	w := newWorld(t, worldConfig{front: Config{ReportAddresses: func() Reporting { return ReportAlways }}, often: 10 * time.Millisecond})
+	w.connected(1)
+	w.address(true, "192.0.2.10/24")
+	want := map[string]string{"ipv4/0": "192.0.2.10", "ipv6/0": w.localAddress()}
+	w.wantTold(want)
+	toolstack, home := w.server.Toolstack(), xensim.HomePath(w.domain())
+	w.check(toolstack.Remove(w.deadline(), home+"/data/updated"))
+	w.check(toolstack.Remove(w.deadline(), home+"/attr/vif/0/ipv4/0"))
+	w.wantTold(want)
+	w.eventually("XAPI to be told to look", func() bool {
+		_, err := toolstack.Read(w.deadline(), home+"/data/updated")
+		return err == nil
+	})
+	w.check(toolstack.Write(w.deadline(), home+"/attr/vif/0/ipv4/0", "198.51.100.7"))
+	w.wantTold(want)
+	w.check(toolstack.Remove(w.deadline(), home+"/attr/vif"))
+	w.wantTold(want)
+}
+
 // localAddress is the TAP's link-local one, once it may be used.
 func (w *world) localAddress() (text string) {
 	w.t.Helper()
