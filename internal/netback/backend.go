@@ -38,7 +38,8 @@ type Options struct {
 	// Linux, 2 as in QEMU.
 	RxOffset int
 	// RxFirstWhole makes the first slot of a frame that spans pages carry the whole frame's
-	// size, as Mirage does (write of mirage-net-xen, lib/backend.ml).
+	// size, as Mirage up to 2.1.7 does (write in lib/backend.ml of mirage-net-xen; from 2.1.8
+	// on, fragment_data in lib/netif.ml gives each slot its own).
 	RxFirstWhole bool
 	// RemoveOnClose makes the backend remove its directory when the frontend closes, and be
 	// gone until the toolstack attaches the vif anew, as Mirage does (disconnect_backend of

@@ -112,7 +112,7 @@ func TestFramesFlowUnderEveryAgreement(t *testing.T) {
 	}
 }
 
-// As Mirage's: no split channels, one queue, no segmentation, and the whole frame's size in
+// As Mirage's up to 2.1.7: no split channels, one queue, no segmentation, and the whole frame's size in
 // the first slot.
 func TestFramesOfSeveralPagesComeFromABackendLikeMirages(t *testing.T) {
 	w := newWorld(t, worldConfig{back: netback.Options{

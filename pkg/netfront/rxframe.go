@@ -70,9 +70,9 @@ func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) 
 	return f, i, nil
 }
 
-// unwhole gives the first slot its own size where it has the whole frame's: Mirage writes
-// that for a frame of several pages, as on the tx ring (write of mirage-net-xen,
-// lib/backend.ml). No page has so much, and the frame goes on only where its first page is
+// unwhole gives the first slot its own size where it has the whole frame's: Mirage up to
+// 2.1.7 writes that for a frame of several pages, as on the tx ring (write in lib/backend.ml
+// of mirage-net-xen). No page has so much, and the frame goes on only where its first page is
 // full. Whether it adds up is seen at the frame's end.
 func (f *rxFrame) unwhole(first *netif.RxResponse) {
 	room := netif.PageSize - int(first.Offset)
