@@ -142,19 +142,24 @@ mount -t tmpfs tmpfs /usr/lib/udev/rules.d
 cp "$1" /usr/lib/udev/rules.d/60-xnetfrontd.rules
 mount -t tmpfs tmpfs /usr/lib/systemd/system
 [ -z "$2" ] || touch "/usr/lib/systemd/system/$2"
-udevadm test --action=add /sys/class/net/xnf0`
+udevadm test --action="$3" /sys/class/net/xnf0`
 
-func TestUdevStartsQubesUnitForTheTAPWhereThereIsOne(t *testing.T) {
+// The unit stays active when its TAP has gone, so that starting it for the next one, which
+// has no addresses, would do nothing.
+func TestUdevRestartsQubesUnitForEachTAPAndStopsItAfterwardsWhereThereIsOne(t *testing.T) {
 	for _, program := range []string{"udevadm", "unshare"} {
 		needs.Program(t, program)
 	}
 	m := newMachine(t, xensim.Options{}, 0)
 	d := m.start("--vif", "0")
 	d.await("READY=1")
-	for unit, want := range map[string]bool{"qubes-network-uplink@.service": true, "": false} {
-		out, err := m.command("unshare", "--mount", "bash", "-c", udev, "bash", "../../deploy/udev/60-xnetfrontd.rules", unit)
-		if got := strings.Contains(out, "SYSTEMD_WANTS=qubes-network-uplink@xnf0.service"); err != nil || got != want {
-			t.Errorf("with %q: started %v, %v:\n%s", unit, got, err, out)
+	for action, verb := range map[string]string{"add": "restart", "remove": "stop"} {
+		for unit, want := range map[string]bool{"qubes-network-uplink@.service": true, "": false} {
+			out, err := m.command("unshare", "--mount", "bash", "-c", udev, "bash", "../../deploy/udev/60-xnetfrontd.rules", unit, action)
+			run := "/usr/bin/systemctl --no-block --job-mode=replace " + verb + " qubes-network-uplink@xnf0.service"
+			if got := strings.Contains(out, run); err != nil || got != want || !want && strings.Contains(out, "qubes") {
+				t.Errorf("%s with %q: %s %v, %v:\n%s", action, unit, verb, got, err, out)
+			}
 		}
 	}
 }
