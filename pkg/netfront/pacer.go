@@ -18,6 +18,8 @@ type pacer struct {
 	first   float64 // bytes that stayed then
 	last    float64 // bytes that stayed at the last sample
 	kept    float64 // bytes that stay at any rate: somebody behind the backend keeps them
+	before  float64 // the rate before this program was late; 0: it is not
+	able    float64 // the most that was carried since
 	began   float64 // without a limit: what the backend did when holding back began
 }
 
@@ -45,14 +47,16 @@ const (
 	// it, and after paceSure calm samples, by paceFar again.
 	paceDown, paceUp, paceNear, paceFar = 0.97, 1.001, 1.0002, 1.01
 	paceSure                            = 50
-	// paceFull is by what it falls while the ring is more than half full.
+	// paceFull is by what it falls while the ring is more than half full, and at first when
+	// this program is late.
 	paceFull = 0.9
 	// paceShrinks is what is left of bytes that go fast enough, from one sample to the next:
 	// the rate does not fall further then.
 	paceShrinks = 0.95
-	// paceBehind is the share of what is carried to which the rate falls at once when this
-	// program is what is late.
-	paceBehind = 1.1
+	// paceAble is the share of the rate that must be carried while this program is late for
+	// it to be late for a moment only. Then the rate is paceBack of what it was, once the TAP
+	// is seen empty: it fell to make that come soon.
+	paceAble, paceBack = 0.9, 0.98
 	// paceKept is after how many samples bytes that stay, however low the rate, are taken
 	// for frames that somebody behind the backend keeps. A lower rate takes away all others.
 	paceKept = 30
@@ -92,8 +96,11 @@ func (p *pacer) look(s paceSample) float64 {
 	waits := s.sent > 0 && (behind || low-p.kept > max(paceFrames, p.carried*stays.Seconds()))
 	if !waits {
 		p.waiting = 0
-	} else if p.waiting++; p.waiting == 1 && p.rate > 0 {
+	} else if p.waiting++; p.waiting == 1 && p.rate > 0 && !behind {
 		p.ceiling, p.first = p.rate, low
+	}
+	if p.limit > 0 {
+		p.late(behind, waits)
 	}
 	switch {
 	case p.rate == 0:
@@ -104,8 +111,11 @@ func (p *pacer) look(s paceSample) float64 {
 	case waits:
 		p.calm, p.unused = 0, 0
 		switch {
-		case behind && p.waiting > 1:
-			p.rate = min(p.rate*paceDown, paceBehind*p.carried)
+		case behind && p.waiting == 1:
+		case behind && p.waiting == 2:
+			p.rate *= paceFull
+		case behind:
+			p.rate *= paceDown
 		case low < paceShrinks*p.last:
 		case s.full:
 			p.rate *= paceFull
@@ -123,6 +133,22 @@ func (p *pacer) look(s paceSample) float64 {
 	p.last = low
 	p.bound()
 	return p.rate
+}
+
+// late follows a time in which this program is late. A moment without a CPU must not cost
+// the rate for long: it has shown then that it can carry as much as before.
+func (p *pacer) late(behind, waits bool) {
+	switch {
+	case behind && p.before == 0:
+		p.before, p.able = p.rate, p.carried
+	case behind:
+		p.able = max(p.able, p.carried)
+	case p.before > 0:
+		if !waits && p.able > paceAble*p.before {
+			p.rate = max(p.rate, paceBack*p.before)
+		}
+		p.before = 0
+	}
 }
 
 // rest begins anew after a time in which nothing was sent: the ring is empty, and what made

@@ -137,6 +137,26 @@ func TestPacerWithALimitFollowsAProgramThatIsLate(t *testing.T) {
 	}
 }
 
+// The guest's CPU does something else for a moment, again and again: 0.4 s of each 10 s.
+func TestPacerWithALimitOutlivesAMomentWithoutACPU(t *testing.T) {
+	const limit, carries = 12_500_000, 14_000_000
+	p, waiting, sent := newPacer(limit), 0.0, 0.0
+	for i := range 3000 {
+		able := carries * pacedTime.Seconds()
+		if i%100 < 4 {
+			able /= 10
+		}
+		in := p.rate * pacedTime.Seconds()
+		out := min(waiting+in, able)
+		waiting += in - out
+		sent += out
+		p.look(paceSample{time: pacedTime, sent: uint64(out), behind: waiting > 0})
+	}
+	if share := sent / (limit * 300); share < 0.9 {
+		t.Errorf("%.3f of the limit was carried", share)
+	}
+}
+
 func TestPacerBeginsAnewAfterAPause(t *testing.T) {
 	b := pacedBackend{pacer: newPacer(3_750_000), takes: 500_000}
 	if b.run(30 * time.Second); b.rate > 600_000 {
