@@ -74,6 +74,10 @@ packages: check-go ## build dist/*.deb and dist/*.rpm for amd64 and arm64
 	deploy/packages/build.sh dist
 	deploy/packages/contents.sh dist
 
+.PHONY: release
+release: check-go ## build what a release consists of into dist: packages, binaries, notes, checksums to be signed (VERSION=v1.2.3)
+	tools/release.sh '$(VERSION)'
+
 .PHONY: check-packages
 check-packages: packages ## the same commit gives the same bytes; install, upgrade, remove in clean roots of Debian
 	deploy/packages/reproducible.sh dist
