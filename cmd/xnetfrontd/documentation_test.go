@@ -15,7 +15,7 @@ var shellWords = regexp.MustCompile(` *(\||&|;|>|2>|<).*`)
 // onlyNamed is the complaint about a command without what it needs.
 var onlyNamed = regexp.MustCompile(`^(missing flags|expected "?<|expected one of)`)
 
-func TestDocumentationShowsACommandThatDoesNotExist(t *testing.T) {
+func TestDocumentationShowsCommandsThatExist(t *testing.T) {
 	pages, err := docs.Pages("../..")
 	if err != nil {
 		t.Fatal(err)

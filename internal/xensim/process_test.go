@@ -257,7 +257,7 @@ func TestEventReadBeforeAKillStaysMaskedForTheNextProcess(t *testing.T) {
 	wantEvents(t, back, b)
 }
 
-func TestReplyToAKilledProcessIsTakenForTheNextOnes(t *testing.T) {
+func TestReplyToAKilledProcessIsNotTakenForTheNextOnes(t *testing.T) {
 	_, dir := listening(t)
 	first := openEvents(t, dial(t, dir, 1))
 	bind(t, first, 0)

@@ -35,7 +35,7 @@ func legacy(t *testing.T, g *heapGrants) (*heapPages, *busdma.PoolState) {
 	return granted.(*heapPages), st
 }
 
-func TestNextProcessLosesMapsInFlight(t *testing.T) {
+func TestNextProcessHasTheMapsInFlight(t *testing.T) {
 	g := newHeapGrants(t)
 	granted, st := legacy(t, g)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
@@ -64,7 +64,7 @@ func TestNextProcessLosesMapsInFlight(t *testing.T) {
 
 // A process can die between any two stores: whatever the sums say then, the pool is
 // that of the maps' own states.
-func TestStateLeftInTheMiddleOfAStepIsNotAdopted(t *testing.T) {
+func TestStateLeftInTheMiddleOfAStepIsAdopted(t *testing.T) {
 	g := newHeapGrants(t)
 	granted, st := legacy(t, g)
 	left := *st
@@ -104,7 +104,7 @@ func statesOf(st *busdma.PoolState) int {
 	return -1
 }
 
-func TestCallerKnowsBetterWhatIsInFlight(t *testing.T) {
+func TestCallerSaysWhatIsInFlight(t *testing.T) {
 	g := newHeapGrants(t)
 	granted, st := legacy(t, g)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
@@ -129,7 +129,7 @@ func TestCallerKnowsBetterWhatIsInFlight(t *testing.T) {
 	ok(t, slab.Free())
 }
 
-func TestCorruptStateIsAdopted(t *testing.T) {
+func TestCorruptStateIsRefused(t *testing.T) {
 	g := newHeapGrants(t)
 	granted, st := legacy(t, g)
 	left := *st

@@ -87,7 +87,7 @@ func rounds(t testing.TB) map[string]func() {
 	}
 }
 
-func TestSteadyStateAllocates(t *testing.T) {
+func TestSteadyStateAllocatesNothing(t *testing.T) {
 	for name, round := range rounds(t) {
 		if n := testing.AllocsPerRun(200, round); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

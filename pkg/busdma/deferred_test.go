@@ -17,7 +17,7 @@ func (q *queue) release(t testing.TB, m *busdma.Map) {
 	ok(t, q.pool.Put(m))
 }
 
-func TestLoadWithAMapAtHandWaits(t *testing.T) {
+func TestLoadWithAMapAtHandIsDoneAtOnce(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 2, busdma.TagConfig{ReadOnly: true})
 	frame := pattern(300, 8)
@@ -38,7 +38,7 @@ func TestLoadWithAMapAtHandWaits(t *testing.T) {
 	q.check(t)
 }
 
-func TestWaitingLoadsOvertakeEachOther(t *testing.T) {
+func TestWaitingLoadsKeepTheirOrder(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{})
 	run := q.takeRun(t, 3)
 	var done []byte
@@ -72,7 +72,7 @@ func TestWaitingLoadsOvertakeEachOther(t *testing.T) {
 	q.check(t)
 }
 
-func TestLongWaitMixesLoadsUp(t *testing.T) {
+func TestLoadsKeepTheirOrderOverALongWait(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	q.take(t)
 	first := q.take(t)
@@ -111,7 +111,7 @@ func TestLongWaitMixesLoadsUp(t *testing.T) {
 	q.check(t)
 }
 
-func TestImpossibleLoadWaits(t *testing.T) {
+func TestImpossibleLoadIsRefusedAtOnce(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{MaxSegmentSize: 2000})
 	m := q.take(t)
 	for _, c := range []struct {
@@ -143,7 +143,7 @@ func TestImpossibleLoadWaits(t *testing.T) {
 	}
 }
 
-func TestDestroyForgetsWaitingLoads(t *testing.T) {
+func TestDestroyCancelsWaitingLoads(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	_, err := q.tag.Load(m, m.Page())
@@ -178,7 +178,7 @@ func TestDestroyForgetsWaitingLoads(t *testing.T) {
 	}
 }
 
-func TestLoadOfAnAbandonedPoolIsCancelledTooEarly(t *testing.T) {
+func TestLoadOfAnAbandonedPoolIsCancelledWithThePool(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	_, err := q.tag.Load(m, m.Page())
@@ -197,7 +197,7 @@ func TestLoadOfAnAbandonedPoolIsCancelledTooEarly(t *testing.T) {
 
 // A callback that releases its map at once and asks for the next load must neither
 // nest nor come out of order.
-func TestCallbacksNest(t *testing.T) {
+func TestCallbacksDoNotNest(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	depth, order := 0, []int(nil)
 	var load func(i int) error
@@ -227,7 +227,7 @@ func TestCallbacksNest(t *testing.T) {
 }
 
 // The same from a Put, with loads waiting on both sides of the callback's own.
-func TestLoadOfACallbackOvertakesTheWaiting(t *testing.T) {
+func TestLoadOfACallbackWaitsItsTurn(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	held := q.take(t)
 	var order []int
@@ -251,7 +251,7 @@ func TestLoadOfACallbackOvertakesTheWaiting(t *testing.T) {
 	q.check(t)
 }
 
-func TestDestroyInACallbackLosesLoads(t *testing.T) {
+func TestDestroyInACallbackCancelsWhatWaits(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 1, busdma.TagConfig{})
 	held := q.take(t)
@@ -277,7 +277,7 @@ func TestDestroyInACallbackLosesLoads(t *testing.T) {
 }
 
 // A callback's panic is its caller's affair; the pool is good afterwards.
-func TestPanicOfACallbackStopsThePool(t *testing.T) {
+func TestPoolIsGoodAfterAPanicOfACallback(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	func() {
 		defer func() { _ = recover() }()

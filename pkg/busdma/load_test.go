@@ -9,7 +9,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-func TestLoadInPlaceGivesAWrongSegment(t *testing.T) {
+func TestLoadInPlaceGivesTheBuffersSegment(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		cfg            busdma.TagConfig
@@ -45,7 +45,7 @@ func TestLoadInPlaceGivesAWrongSegment(t *testing.T) {
 	}
 }
 
-func TestBufferPartlyInThePageIsLoaded(t *testing.T) {
+func TestBufferPartlyInThePageIsRefused(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{MaxSegments: 4})
 	all := q.slab.Bytes()
 	run := q.takeRun(t, 2) // pages 2 and 3
@@ -81,7 +81,7 @@ func TestBufferPartlyInThePageIsLoaded(t *testing.T) {
 	q.check(t)
 }
 
-func TestBouncedTransmitDoesNotCarryTheBuffer(t *testing.T) {
+func TestBouncedTransmitCarriesTheBuffer(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 1, busdma.TagConfig{ReadOnly: true})
 	m := q.take(t)
@@ -118,7 +118,7 @@ func TestBouncedTransmitDoesNotCarryTheBuffer(t *testing.T) {
 	ok(t, g.UnmapForeign(m.Ref()))
 }
 
-func TestBouncedReceiveDoesNotFillTheBuffer(t *testing.T) {
+func TestBouncedReceiveFillsTheBuffer(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 1, busdma.TagConfig{})
 	m := q.take(t)
@@ -142,7 +142,7 @@ func TestBouncedReceiveDoesNotFillTheBuffer(t *testing.T) {
 	ok(t, g.UnmapForeign(m.Ref()))
 }
 
-func TestLoadInPlaceIsCopied(t *testing.T) {
+func TestLoadInPlaceIsNotCopied(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	frame := pattern(100, 4)
@@ -158,7 +158,7 @@ func TestLoadInPlaceIsCopied(t *testing.T) {
 	}
 }
 
-func TestSecondLoadForgetsTheFirst(t *testing.T) {
+func TestSecondLoadIsRefused(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	first := pattern(10, 1)
@@ -176,7 +176,7 @@ func TestSecondLoadForgetsTheFirst(t *testing.T) {
 	fails(t, q.tag.Publish(m), busdma.ErrNotLoaded)
 }
 
-func TestTooLargeABufferIsBounced(t *testing.T) {
+func TestTooLargeABufferIsRefused(t *testing.T) {
 	for _, c := range []struct {
 		cfg  busdma.TagConfig
 		most int
@@ -195,7 +195,7 @@ func TestTooLargeABufferIsBounced(t *testing.T) {
 	}
 }
 
-func TestMapServesAnotherTag(t *testing.T) {
+func TestMapOfAnotherTagIsRefused(t *testing.T) {
 	g := newHeapGrants(t)
 	q, other := newQueue(t, g, 4, busdma.TagConfig{MaxSegments: 2}), newQueue(t, g, 4, busdma.TagConfig{MaxSegments: 2})
 	run := other.takeRun(t, 2)
@@ -228,7 +228,7 @@ func TestMapServesAnotherTag(t *testing.T) {
 	other.check(t)
 }
 
-func TestLoadFuncDoesNotCallBackWithTheSegment(t *testing.T) {
+func TestLoadFuncCallsBackWithTheSegment(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	m := q.take(t)
 	var got []busdma.Segment
@@ -256,7 +256,7 @@ func TestLoadFuncDoesNotCallBackWithTheSegment(t *testing.T) {
 	}
 }
 
-func TestStateNamesAreMissing(t *testing.T) {
+func TestEveryStateHasAName(t *testing.T) {
 	seen := make(map[string]bool)
 	for s := busdma.Pooled; s <= busdma.Quarantined+1; s++ {
 		seen[fmt.Sprint(s)] = true
@@ -266,7 +266,7 @@ func TestStateNamesAreMissing(t *testing.T) {
 	}
 }
 
-func TestCopyOfAMapIsUsed(t *testing.T) {
+func TestCopyOfAMapIsRefused(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{MaxSegments: 3})
 	run := q.takeRun(t, 3)
 	copied := make([]busdma.Map, 3)
@@ -285,7 +285,7 @@ func TestCopyOfAMapIsUsed(t *testing.T) {
 	}
 }
 
-func TestPageCanBeReslicedIntoTheNext(t *testing.T) {
+func TestPageCannotBeReslicedIntoTheNext(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	if m := q.take(t); cap(m.Page()) != xen.PageSize {
 		t.Errorf("capacity %d", cap(m.Page()))

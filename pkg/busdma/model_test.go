@@ -121,7 +121,7 @@ func (d *model) verify(op string) {
 	}
 }
 
-func TestPoolDiffersFromNaiveModel(t *testing.T) {
+func TestPoolBehavesAsTheNaiveModel(t *testing.T) {
 	const steps = 60000
 	for name, readOnly := range map[string]bool{"transmit": true, "receive": false} {
 		t.Run(name, func(t *testing.T) {

@@ -123,7 +123,7 @@ func transmit(g *heapGrants, seed byte, frames int) error {
 
 // With -race: two owners and their peers run over the same Grants, without a lock
 // anywhere in busdma.
-func TestTwoOwnersRace(t *testing.T) {
+func TestTwoOwnersDoNotRace(t *testing.T) {
 	g := newHeapGrants(t)
 	var wg sync.WaitGroup
 	for i := range 2 {
@@ -164,7 +164,7 @@ func reach(v reflect.Value, seen map[uintptr]string, path string) {
 	}
 }
 
-func TestTwoQueuesShareMemory(t *testing.T) {
+func TestTwoQueuesShareNoMemory(t *testing.T) {
 	g := newHeapGrants(t)
 	var reached [2]map[uintptr]string
 	for i := range reached {
@@ -188,7 +188,7 @@ func TestTwoQueuesShareMemory(t *testing.T) {
 }
 
 // One owner needs none of these, and two would not be helped by them.
-func TestLockCreptIn(t *testing.T) {
+func TestThereIsNoLock(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	ok(t, err)
 	for _, file := range files {

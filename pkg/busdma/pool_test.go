@@ -10,7 +10,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-func TestSinglesAndRunsGetInEachOthersWay(t *testing.T) {
+func TestSinglesAndRunsComeFromOppositeEnds(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 256, busdma.TagConfig{})
 	for i := range 100 {
 		if m := q.take(t); m.Index() != i {
@@ -33,7 +33,7 @@ func TestSinglesAndRunsGetInEachOthersWay(t *testing.T) {
 	q.check(t)
 }
 
-func TestRunHasAHoleOrIsOverlooked(t *testing.T) {
+func TestRunIsFoundAndHasNoHole(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 200, busdma.TagConfig{})
 	all := q.takeRun(t, 200)
 	// Free: 10 to 19, 60 to 69 (over a word's end), 198 and 199.
@@ -53,7 +53,7 @@ func TestRunHasAHoleOrIsOverlooked(t *testing.T) {
 	q.check(t)
 }
 
-func TestMapNumberOfTheBackendIsBelieved(t *testing.T) {
+func TestMapNumberOfTheBackendIsChecked(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{})
 	for _, i := range []int{-1, 3, 255, 256, 65535, math.MaxInt, math.MinInt} {
 		if m, ok := q.pool.At(i); ok || m != nil {
@@ -68,7 +68,7 @@ func TestMapNumberOfTheBackendIsBelieved(t *testing.T) {
 	}
 }
 
-func TestPooledMapIsUsed(t *testing.T) {
+func TestPooledMapIsRefused(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	m, _ := q.pool.At(1)
 	_, err := q.tag.Load(m, m.Page())
@@ -84,7 +84,7 @@ func TestPooledMapIsUsed(t *testing.T) {
 	q.check(t)
 }
 
-func TestPutOfARunStopsHalfWay(t *testing.T) {
+func TestPutOfARunIsAllOrNothing(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{})
 	run := q.takeRun(t, 4)
 	_, err := q.tag.Load(&run[3], make([]byte, 1))
@@ -100,7 +100,7 @@ func TestPutOfARunStopsHalfWay(t *testing.T) {
 	q.check(t)
 }
 
-func TestCountsDoNotAddUp(t *testing.T) {
+func TestCountsAddUp(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 10, busdma.TagConfig{})
 	for i := range 9 {
 		m := q.take(t)
@@ -123,7 +123,7 @@ func TestCountsDoNotAddUp(t *testing.T) {
 	q.check(t)
 }
 
-func TestQuarantinedMapComesBack(t *testing.T) {
+func TestQuarantinedMapNeverComesBack(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	m := q.take(t)
 	ok(t, q.tag.Quarantine(m))
@@ -147,7 +147,7 @@ func TestQuarantinedMapComesBack(t *testing.T) {
 	}
 }
 
-func TestMapOfADestroyedPoolIsUsed(t *testing.T) {
+func TestMapOfADestroyedPoolIsRefused(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{MaxSegments: 2})
 	run := q.takeRun(t, 2)
 	m := &run[0]
@@ -183,7 +183,7 @@ func TestMapOfADestroyedPoolIsUsed(t *testing.T) {
 	q.check(t)
 }
 
-func TestPoolHasMoreMapsThanARing(t *testing.T) {
+func TestPoolHasNoMoreMapsThanARing(t *testing.T) {
 	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(busdma.MaxMaps + 1)
@@ -193,7 +193,7 @@ func TestPoolHasMoreMapsThanARing(t *testing.T) {
 	ok(t, slab.Free())
 }
 
-func TestPoolStateHasPointers(t *testing.T) {
+func TestPoolStateHasNoPointers(t *testing.T) {
 	var walk func(typ reflect.Type, path string)
 	walk = func(typ reflect.Type, path string) {
 		switch typ.Kind() {
@@ -215,7 +215,7 @@ func TestPoolStateHasPointers(t *testing.T) {
 	}
 }
 
-func TestTwoPoolsShareAState(t *testing.T) {
+func TestTwoPoolsOnOneStateAreRefused(t *testing.T) {
 	g := newHeapGrants(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
@@ -237,7 +237,7 @@ func TestTwoPoolsShareAState(t *testing.T) {
 	ok(t, two.Free())
 }
 
-func TestOverwrittenRunIsLoaded(t *testing.T) {
+func TestOverwrittenRunIsRefused(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{MaxSegments: 3})
 	run := q.takeRun(t, 3)
 	copy(run[1:2], run[2:])

@@ -13,7 +13,7 @@ import (
 
 // pool_idx was unsigned, set to -1 and tested with < 0: an empty pool went unnoticed
 // and the next pop read in front of the array.
-func TestReviewExhaustedPoolGivesAMap(t *testing.T) {
+func TestReviewExhaustedPoolGivesNoMap(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 5, busdma.TagConfig{})
 	seen := make(map[xen.GrantRef]bool)
 	for range 5 {
@@ -34,7 +34,7 @@ func TestReviewExhaustedPoolGivesAMap(t *testing.T) {
 }
 
 // Repooling did not look whether the map was in the pool already.
-func TestReviewMapIsInThePoolTwice(t *testing.T) {
+func TestReviewMapIsInThePoolOnce(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{})
 	m := q.take(t)
 	ok(t, q.pool.Put(m))
@@ -53,7 +53,7 @@ func TestReviewMapIsInThePoolTwice(t *testing.T) {
 }
 
 // Repooling did not look whether the map was still loaded.
-func TestReviewLoadedMapIsPutBack(t *testing.T) {
+func TestReviewLoadedMapIsNotPutBack(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	_, err := q.tag.Load(m, m.Page())
@@ -68,7 +68,7 @@ func TestReviewLoadedMapIsPutBack(t *testing.T) {
 }
 
 // disconnect_rxq warned "Some maps are still in-use" and destroyed them.
-func TestReviewPoolIsDestroyedUnderMapsInUse(t *testing.T) {
+func TestReviewPoolWithMapsInUseIsNotDestroyed(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 2, busdma.TagConfig{ReadOnly: true})
 	m := q.take(t)
@@ -93,7 +93,7 @@ func TestReviewPoolIsDestroyedUnderMapsInUse(t *testing.T) {
 // xn_release_*_bufs unloaded and repooled what the backend still had mapped, and
 // xn_txeof panicked when it noticed. Here the page is neither reused nor a reason to
 // stop.
-func TestReviewPageMappedByTheBackendIsReused(t *testing.T) {
+func TestReviewPageMappedByTheBackendIsNotReused(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 4, busdma.TagConfig{ReadOnly: true})
 	var held *busdma.Map
@@ -144,7 +144,7 @@ func TestReviewPageMappedByTheBackendIsReused(t *testing.T) {
 
 // xn_alloc_rx_buffers and xn_assemble_tx_request ignored the error of a load and
 // gave the backend a slot with whatever was in the variable.
-func TestReviewFailedLoadGoesOut(t *testing.T) {
+func TestReviewFailedLoadDoesNotGoOut(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
 	m := q.take(t)
 	seg, err := q.tag.Load(m, make([]byte, xen.PageSize+1))
@@ -160,7 +160,7 @@ func TestReviewFailedLoadGoesOut(t *testing.T) {
 }
 
 // xn_rebuild_rx_bufs loaded maps again that had not been unloaded.
-func TestReviewMapIsLoadedOverALoad(t *testing.T) {
+func TestReviewLoadedMapIsNotLoadedAgain(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	for range 2 {
@@ -180,7 +180,7 @@ func TestReviewMapIsLoadedOverALoad(t *testing.T) {
 
 // disconnect_*xq destroyed every entry of the pool's array, though entries above the
 // index were stale duplicates of maps in use. Here a map has one place.
-func TestReviewStaleEntryIsDestroyedTwice(t *testing.T) {
+func TestReviewEachMapIsDestroyedOnce(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 8, busdma.TagConfig{})
 	for range 3 { // stir
@@ -206,7 +206,7 @@ func TestReviewStaleEntryIsDestroyedTwice(t *testing.T) {
 }
 
 // When the set-up of a queue failed half way, what had been made leaked.
-func TestReviewHalfMadeQueueLeaks(t *testing.T) {
+func TestReviewHalfMadeQueueLeaksNothing(t *testing.T) {
 	g := newHeapGrants(t)
 	g.limit = 6
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})

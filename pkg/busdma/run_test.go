@@ -38,7 +38,7 @@ func syncLoaded(t testing.TB, tag *busdma.Tag, run []busdma.Map) int {
 	return n
 }
 
-func TestSuperFrameInPlaceIsNotSeventeenSegments(t *testing.T) {
+func TestSuperFrameInPlaceIsSeventeenSegments(t *testing.T) {
 	g := newHeapGrants(t)
 	q := newQueue(t, g, 64, busdma.TagConfig{ReadOnly: true, MaxSegments: 18})
 	run := q.takeRun(t, 18)
@@ -67,7 +67,7 @@ func TestSuperFrameInPlaceIsNotSeventeenSegments(t *testing.T) {
 	q.check(t)
 }
 
-func TestRunLimitsAreNotKept(t *testing.T) {
+func TestRunLimitsAreKept(t *testing.T) {
 	const page = xen.PageSize
 	for _, c := range []struct {
 		name     string
@@ -135,7 +135,7 @@ func TestRunLimitsAreNotKept(t *testing.T) {
 	}
 }
 
-func TestRunWithALoadedMapIsLoadedInPart(t *testing.T) {
+func TestRunWithALoadedMapIsNotLoadedAtAll(t *testing.T) {
 	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{MaxSegments: 3})
 	run := q.takeRun(t, 3)
 	_, err := q.tag.Load(&run[2], make([]byte, 1))

@@ -20,7 +20,7 @@ func naiveRun(s *PoolState, n int) (int, bool) {
 	return 0, false
 }
 
-func TestRunIsNotTheHighest(t *testing.T) {
+func TestRunIsTheHighest(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var s PoolState
 	for range 20000 {
@@ -69,7 +69,7 @@ func TestBitmapSpansWords(t *testing.T) {
 	}
 }
 
-func TestCheckOverlooksALostMap(t *testing.T) {
+func TestCheckFindsALostMap(t *testing.T) {
 	var good PoolState
 	good.fill(70)
 	if err := good.check(); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-func TestTagAcceptsImpossibleLimits(t *testing.T) {
+func TestTagRefusesImpossibleLimits(t *testing.T) {
 	for name, cfg := range map[string]busdma.TagConfig{
 		"boundary over a page":         {Boundary: 2 * xen.PageSize},
 		"boundary not a power of two":  {Boundary: 3000},
@@ -25,7 +25,7 @@ func TestTagAcceptsImpossibleLimits(t *testing.T) {
 	}
 }
 
-func TestTagDefaultsAreNotOnePage(t *testing.T) {
+func TestTagDefaultsAreOnePage(t *testing.T) {
 	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	want := busdma.TagConfig{Peer: peer, Boundary: xen.PageSize, MaxSegmentSize: xen.PageSize, MaxSegments: 1}
@@ -34,7 +34,7 @@ func TestTagDefaultsAreNotOnePage(t *testing.T) {
 	}
 }
 
-func TestTagDestroyedUnderItsSlabs(t *testing.T) {
+func TestTagWithSlabsIsNotDestroyed(t *testing.T) {
 	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(2)
@@ -47,7 +47,7 @@ func TestTagDestroyedUnderItsSlabs(t *testing.T) {
 	fails(t, err, busdma.ErrDestroyed)
 }
 
-func TestReadOnlyTagLetsThePeerWrite(t *testing.T) {
+func TestReadOnlyTagKeepsThePeerFromWriting(t *testing.T) {
 	for _, readOnly := range []bool{true, false} {
 		g := newHeapGrants(t)
 		q := newQueue(t, g, 1, busdma.TagConfig{ReadOnly: readOnly})
@@ -65,7 +65,7 @@ func TestReadOnlyTagLetsThePeerWrite(t *testing.T) {
 	}
 }
 
-func TestSlabOverTheGrantLimitLeavesSomethingBehind(t *testing.T) {
+func TestSlabOverTheGrantLimitLeavesNothingBehind(t *testing.T) {
 	g := newHeapGrants(t)
 	g.limit = 4
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
@@ -82,7 +82,7 @@ func TestSlabOverTheGrantLimitLeavesSomethingBehind(t *testing.T) {
 	ok(t, tag.Destroy())
 }
 
-func TestSlabFreedUnderItsMaps(t *testing.T) {
+func TestSlabWithMapsIsNotFreed(t *testing.T) {
 	g := newHeapGrants(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
@@ -104,7 +104,7 @@ func TestSlabFreedUnderItsMaps(t *testing.T) {
 	ok(t, tag.Destroy())
 }
 
-func TestPageHasTwoMaps(t *testing.T) {
+func TestPageHasOneMap(t *testing.T) {
 	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(2)
@@ -132,7 +132,7 @@ func TestPageHasTwoMaps(t *testing.T) {
 }
 
 // A ring's page is a map of no pool.
-func TestMapOfNoPoolDoesNotGoThroughTheStates(t *testing.T) {
+func TestMapOfNoPoolGoesThroughTheStates(t *testing.T) {
 	g := newHeapGrants(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
@@ -176,7 +176,7 @@ func (g shortGrants) Alloc(peer xen.DomID, n int, writable bool) (xen.Pages, err
 	return shortPages{p.(*heapPages)}, nil
 }
 
-func TestSlabBelievesGrantsWithoutPages(t *testing.T) {
+func TestSlabRefusesGrantsWithoutPages(t *testing.T) {
 	g := newHeapGrants(t)
 	tag, err := busdma.NewTag(shortGrants{g}, busdma.TagConfig{Peer: peer})
 	ok(t, err)
@@ -202,7 +202,7 @@ func (p *stuckPages) Free() error {
 	return p.heapPages.Free()
 }
 
-func TestSlabIsForgottenThoughItWasNotFreed(t *testing.T) {
+func TestSlabThatWasNotFreedIsNotForgotten(t *testing.T) {
 	g := newHeapGrants(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)

@@ -3,7 +3,7 @@ package busdma
 import "testing"
 
 // A list that is never empty never begins anew by itself.
-func TestWaitListGrowsWithoutEnd(t *testing.T) {
+func TestWaitListThatIsNeverEmptyDoesNotGrow(t *testing.T) {
 	for _, length := range []int{1, 7, 100} {
 		var l waitList
 		pushed, popped := 0, 0

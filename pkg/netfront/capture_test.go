@@ -382,7 +382,7 @@ type panicker struct{ keeper }
 func (p *panicker) Connection(CaptureConnection) error { panic("at the disco") }
 
 // Its caller may live on: the queues must not go on feeding it, and others may capture.
-func TestSinkThatPanicsCapturesForEver(t *testing.T) {
+func TestSinkThatPanicsEndsTheCapture(t *testing.T) {
 	w := newWorld(t, worldConfig{})
 	w.connected(1)
 	func() {

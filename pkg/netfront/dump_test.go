@@ -31,7 +31,7 @@ func TestDeviceIsNotAliveWhileItsBackendDoesNotConnect(t *testing.T) {
 	w.check(w.dev.Alive(5 * time.Second))
 }
 
-func TestDumpOfAVifWithoutConnectionHangsOrIsEmpty(t *testing.T) {
+func TestDumpOfAVifWithoutConnectionIsRefusedAtOnce(t *testing.T) {
 	w := silentBackend(t)
 	if d, err := w.dev.Dump(w.deadline()); !errors.Is(err, ErrNotConnected) {
 		t.Errorf("%+v, %v", d, err)
@@ -41,7 +41,7 @@ func TestDumpOfAVifWithoutConnectionHangsOrIsEmpty(t *testing.T) {
 	}
 }
 
-func TestDumpDoesNotShowWhatIsInFlight(t *testing.T) {
+func TestDumpShowsWhatIsInFlight(t *testing.T) {
 	for _, split := range []bool{true, false} {
 		w := newWorld(t, worldConfig{front: Config{Queues: 1, MTU: 9000, Features: features(func(f *Features) { f.SplitChannels = split })}})
 		w.connected(1)
@@ -88,7 +88,7 @@ func idleWorker(t *testing.T) *worker {
 	return &worker{poll: poll, done: make(chan struct{})}
 }
 
-func TestWorkerThatIsStuckMakesOthersLookStuckInADump(t *testing.T) {
+func TestWorkerThatIsStuckIsTheOnlyOneStuckInADump(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	stuck, well := idleWorker(t), idleWorker(t)
@@ -111,7 +111,7 @@ func TestWorkerThatIsStuckMakesOthersLookStuckInADump(t *testing.T) {
 
 // Who dumps a Device or asks whether it is alive has its workers from a list, and wakes
 // them later.
-func TestWakingAWorkerThatIsGoneWritesToAnotherFile(t *testing.T) {
+func TestWakingAWorkerThatIsGoneWritesToNoFile(t *testing.T) {
 	p, err := newPoller()
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestWakingAWorkerThatIsGoneWritesToAnotherFile(t *testing.T) {
 }
 
 // A backend that keeps a frame for ever is found by its age alone: everything else goes on.
-func TestAgeOfAFrameThatIsNeverAnsweredIsNotSeen(t *testing.T) {
+func TestAgeOfAFrameThatIsNeverAnsweredIsSeen(t *testing.T) {
 	w := newWorld(t, worldConfig{front: Config{Queues: 1}})
 	w.connected(1)
 	w.vif.Faults().HoldTx(5 * time.Second)
@@ -184,7 +184,7 @@ func TestTotalsGoBackWithANewConnection(t *testing.T) {
 	}
 }
 
-func TestBatchesAreCountedInTheWrongSize(t *testing.T) {
+func TestBatchesAreCountedByTheirSize(t *testing.T) {
 	var c counters
 	for _, n := range []uint32{0, 1, 2, 3, 4, 127, 128, 256} {
 		if err := c.pushed(n, false, nil); err != nil {

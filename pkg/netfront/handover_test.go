@@ -174,7 +174,7 @@ func newKeptWorld(t *testing.T, c worldConfig) (*world, *shelf) {
 	return w, h
 }
 
-func TestNextProcessMakesANewConnection(t *testing.T) {
+func TestNextProcessGoesOnWithTheConnection(t *testing.T) {
 	for name, queues := range map[string]int{"one queue": 1, "three queues": 3} {
 		t.Run(name, func(t *testing.T) {
 			offer := netback.LinuxFeatures()
@@ -291,7 +291,7 @@ func TestStateOfAnotherProgramIsAdopted(t *testing.T) {
 	}
 }
 
-func TestAlienDescriptorIsAdopted(t *testing.T) {
+func TestAlienDescriptorIsNotAdopted(t *testing.T) {
 	alien := func(t *testing.T) int {
 		fd, err := unix.MemfdCreate("alien", unix.MFD_CLOEXEC)
 		if err != nil {
@@ -316,7 +316,7 @@ func TestAlienDescriptorIsAdopted(t *testing.T) {
 	})
 }
 
-func TestVifThatChangedMeanwhileIsAdopted(t *testing.T) {
+func TestVifThatChangedMeanwhileIsNotAdopted(t *testing.T) {
 	t.Run("backend closed", func(t *testing.T) {
 		reconnects(t, "not connected any more", func(w *world, h *shelf) {
 			w.check(w.vif.ShowState(w.deadline(), netif.StateClosing))
@@ -351,7 +351,7 @@ func TestEventChannelsAreHeldBeforeTheSessionIsMarked(t *testing.T) {
 	w.exchange(10, 0)
 }
 
-func TestNewConfigurationIsIgnored(t *testing.T) {
+func TestNewConfigurationCostsAReconnect(t *testing.T) {
 	reconnects(t, "its configuration was another", func(w *world, h *shelf) {
 		w.config.front.MTU, w.config.front.TxQueueLen = 1400, 77
 		w.config.front.Features.GSOv6 = false
@@ -419,7 +419,7 @@ func (w *world) unhurt(h *shelf, restores int) {
 	h.parked = nil
 }
 
-func TestRestoredGuestIsCrashed(t *testing.T) {
+func TestRestoredGuestIsServedAnew(t *testing.T) {
 	t.Run("while it runs", func(t *testing.T) {
 		w, h := newKeptWorld(t, worldConfig{})
 		index := w.dev.Status().IfIndex

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write testdata/state-v<version>.txt ane
 // A process takes over what one of another version has left only if both lay it out
 // alike. A change of the layout is found out at run time by its checksum and costs a
 // reconnect at the upgrade; this test is so that it does not come by accident.
-func TestLayoutOfTheStateChangesUnseen(t *testing.T) {
+func TestLayoutOfTheStateStays(t *testing.T) {
 	name := filepath.Join("testdata", "state-v1.txt")
 	if *update {
 		if err := os.WriteFile(name, []byte(describeState()), 0o644); err != nil {
@@ -82,7 +82,7 @@ func TestEveryByteOfTheFixedPartIsChecked(t *testing.T) {
 	}
 }
 
-func TestStateFileThatIsNoneIsMapped(t *testing.T) {
+func TestStateFileThatIsNoneIsNotMapped(t *testing.T) {
 	open := func(size int64, seals int) int {
 		fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 		if err != nil {

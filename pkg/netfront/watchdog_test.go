@@ -90,7 +90,7 @@ func (w *watched) passUntilLogged(message string) {
 }
 
 // An event can be lost. What waits then would wait for ever.
-func TestLostEventStopsRx(t *testing.T) {
+func TestLostEventDoesNotStopRx(t *testing.T) {
 	w := newWatched(t)
 	w.vif.Faults().Inject(netback.RxMute, netback.Always)
 	consumed := &w.pair().rx.consumed
@@ -119,7 +119,7 @@ func TestLostEventStopsRx(t *testing.T) {
 	}
 }
 
-func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
+func TestBackendThatStopsLookingIsGivenUp(t *testing.T) {
 	w := newWatched(t)
 	w.vif.Faults().Inject(netback.TxIgnore, netback.Always)
 	for i := range 400 {
@@ -147,7 +147,7 @@ func TestBackendThatStopsLookingIsWaitedForForEver(t *testing.T) {
 
 // While nothing else is sent, a backend that serves nobody shows in nothing else: the state
 // of an unbound netback stays Connected.
-func TestFrameThatIsNeverAnsweredIsNotSaid(t *testing.T) {
+func TestFrameThatIsNeverAnsweredIsSaid(t *testing.T) {
 	const line = "the backend does not answer a frame"
 	w := newWatched(t)
 	w.vif.Faults().Inject(netback.TxUnanswered, 1)
@@ -165,7 +165,7 @@ func TestFrameThatIsNeverAnsweredIsNotSaid(t *testing.T) {
 
 // A frame whose answer is late, with room for more, is no reason to act: netback holds
 // it for a receiver that is slow.
-func TestLateAnswerEndsTheConnection(t *testing.T) {
+func TestLateAnswerIsNoReasonToEndTheConnection(t *testing.T) {
 	w := newWatched(t)
 	w.vif.Faults().HoldTx(1500 * time.Millisecond)
 	w.send(tap.VirtioHeader{}, mark(100, 1))
@@ -179,7 +179,7 @@ func TestLateAnswerEndsTheConnection(t *testing.T) {
 	}
 }
 
-func TestPatienceIsShorterThanTheBackendsCredit(t *testing.T) {
+func TestPatienceIsAsLongAsTheBackendsCredit(t *testing.T) {
 	w := newWorld(t, worldConfig{})
 	ctx, back := context.Background(), w.dev.Status().Backend
 	w.eventually("the backend's path", func() bool { back = w.dev.Status().Backend; return back != "" })
@@ -247,7 +247,7 @@ func (r *freshRig) look(more int) error {
 
 // A backend whose first event is lost looks at the ring when its interface comes up. That
 // shows nothing of what it will do with what is sent from then on.
-func TestFirstLookOfABackendPassesForASignOfLife(t *testing.T) {
+func TestFirstLookOfABackendIsNoSignOfLife(t *testing.T) {
 	for _, sent := range []int{0, 1, 5} {
 		r := newFreshRig(t)
 		for range sent {
@@ -274,7 +274,7 @@ func TestFirstLookOfABackendPassesForASignOfLife(t *testing.T) {
 // With frames that come all the time the proof is in the fourth look: the second one sees
 // that the backend has looked, with a frame more on the ring, and the third one that it has
 // looked at that.
-func TestBackendThatGoesOnLookingIsGivenUp(t *testing.T) {
+func TestBackendThatGoesOnLookingIsKept(t *testing.T) {
 	r := newFreshRig(t)
 	for i := range 10 {
 		r.send()
@@ -293,7 +293,7 @@ func TestBackendThatGoesOnLookingIsGivenUp(t *testing.T) {
 
 // A backend that answers what it had looked at before it was bound anew is at work, and one
 // that claims more than there is has nothing left to do.
-func TestBackendWithAStaleIndexIsGivenUp(t *testing.T) {
+func TestBackendWithAStaleIndexIsKept(t *testing.T) {
 	r := newFreshRig(t)
 	for range 4 {
 		r.send()
@@ -320,7 +320,7 @@ func TestBackendWithAStaleIndexIsGivenUp(t *testing.T) {
 }
 
 // Out of credit netback looks again when it gets the next portion.
-func TestBackendOutOfCreditIsGivenUp(t *testing.T) {
+func TestBackendOutOfCreditIsKept(t *testing.T) {
 	r := newFreshRig(t)
 	for range 2 {
 		r.send()
@@ -336,7 +336,7 @@ func TestBackendOutOfCreditIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestWorkerThatHangsIsSaidToBeAlive(t *testing.T) {
+func TestWorkerThatHangsIsNotSaidToBeAlive(t *testing.T) {
 	w := newWorld(t, worldConfig{front: Config{Queues: 1}})
 	w.connected(1)
 	for range 3 {

@@ -58,7 +58,7 @@ func symptoms(t *testing.T, path string) []string {
 	return all
 }
 
-func TestTroubleshootQuotesWhatTheProgramDoesNotSay(t *testing.T) {
+func TestTroubleshootQuotesWhatTheProgramSays(t *testing.T) {
 	said := programText(t)
 	quoted := symptoms(t, filepath.Join(root, "docs", "troubleshoot.md"))
 	if len(quoted) < 30 {

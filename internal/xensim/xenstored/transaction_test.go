@@ -66,7 +66,7 @@ func TestCommitFailsWhenATouchedNodeWasChanged(t *testing.T) {
 
 // A transaction is no snapshot: it can find a node in a parent that was not there when it
 // looked. Such a transaction fails in the end, and until then harms nobody.
-func TestRemovalFromAParentThatCameMeanwhilePanics(t *testing.T) {
+func TestRemovalFromAParentThatCameMeanwhileIsRefused(t *testing.T) {
 	s := newServer(t, Options{})
 	r := newRaw(t, s, 0)
 	tx := r.begin()

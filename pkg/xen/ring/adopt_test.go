@@ -57,7 +57,7 @@ func TestNextProcessGoesOnWithTheRing(t *testing.T) {
 
 // Push stores what it published privately first, so that a process can die between
 // the two stores, and never the other way round.
-func TestRingWhoseWordsContradictEachOtherIsAdopted(t *testing.T) {
+func TestRingWhoseWordsContradictEachOtherIsNotAdopted(t *testing.T) {
 	for name, spoil := range map[string]func(f *Front[slot12], s *FrontState){
 		"more put than slots":           func(_ *Front[slot12], s *FrontState) { s.ReqProd += 256 },
 		"more published than put":       func(_ *Front[slot12], s *FrontState) { s.Published = s.ReqProd + 1 },

@@ -9,7 +9,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/test/docs"
 )
 
-func TestTheWalkthroughInTheDocsIsOfOtherSteps(t *testing.T) {
+func TestTheWalkthroughInTheDocsIsOfTheseSteps(t *testing.T) {
 	b, err := os.ReadFile("../../../docs/walkthrough.md")
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +28,7 @@ func TestTheWalkthroughInTheDocsIsOfOtherSteps(t *testing.T) {
 
 const root = "../../.."
 
-func TestDocumentationShowsACommandThatNothingRuns(t *testing.T) {
+func TestEachCommandOfTheDocumentationIsRun(t *testing.T) {
 	pages, err := docs.Pages(root)
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func TestReloadSaysOnOneLineWhyNothingChanged(t *testing.T) {
 }
 
 // A fault in what is only asked about must not end the process, which carries frames.
-func TestHandlerThatPanicsEndsTheDaemon(t *testing.T) {
+func TestHandlerThatPanicsCostsItsRequestOnly(t *testing.T) {
 	d := &daemon{
 		reload:  func(context.Context) error { panic("at the disco") },
 		capture: func(context.Context, io.Writer) error { panic("again") },

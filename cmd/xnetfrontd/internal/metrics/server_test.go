@@ -219,7 +219,7 @@ func TestScrapeOfADaemonThatDoesNotAnswerEndsAndIsBounded(t *testing.T) {
 }
 
 // A fault in what is only asked about must not end the process, which carries frames.
-func TestSourceThatPanicsEndsTheDaemon(t *testing.T) {
+func TestSourceThatPanicsCostsTheScrapeOnly(t *testing.T) {
 	var noted []string
 	socket, logged := start(t, Options{}, Source{
 		Status: func() control.Status { panic("at the disco") },
