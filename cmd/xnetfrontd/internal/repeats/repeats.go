@@ -14,13 +14,13 @@
 package repeats
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
-	"go.uber.org/multierr"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -72,7 +72,7 @@ func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 }
 
 // Sync writes what is kept, for the process may end now.
-func (c *Core) Sync() error { return multierr.Append(c.kinds.flush(), c.Core.Sync()) }
+func (c *Core) Sync() error { return errors.Join(c.kinds.flush(), c.Core.Sync()) }
 
 // kind is what lines have in common of which only some are written.
 type kind struct{ event, vif, queue, cause string }
@@ -167,7 +167,7 @@ func (k *kinds) flush() error {
 	var err error
 	for _, w := range k.open {
 		if w.left > 0 {
-			err = multierr.Append(err, w.write())
+			err = errors.Join(err, w.write())
 		}
 	}
 	return err
