@@ -41,6 +41,14 @@ type Options struct {
 	// size, as Mirage up to 2.1.7 does (write in lib/backend.ml of mirage-net-xen; from 2.1.8
 	// on, fragment_data in lib/netif.ml gives each slot its own).
 	RxFirstWhole bool
+	// NoRxEvents makes a queue that has no slots for a frame wait for any event, without
+	// asking for one at the next request, as QEMU's does (net_rx_ok of hw/net/xen_nic.c).
+	NoRxEvents bool
+	// FollowsOnly makes the backend, while it is Connected, take no notice of a frontend that
+	// is Initialising: it closes only after a frontend that closes, as QEMU's does.
+	FollowsOnly bool
+	// AnswerAfter is how long the backend takes to follow the frontend to another state.
+	AnswerAfter time.Duration
 	// RemoveOnClose makes the backend remove its directory when the frontend closes, and be
 	// gone until the toolstack attaches the vif anew, as Mirage does (disconnect_backend of
 	// mirage-net-xen, lib/xenstore.ml): it is Closed first, and removes the directory once it

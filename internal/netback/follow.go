@@ -44,6 +44,13 @@ func (v *Vif) follow(ctx context.Context) error {
 			if !ok {
 				return fmt.Errorf("watch frontend: %w", state.Err())
 			}
+			if v.options.AnswerAfter > 0 {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(v.options.AnswerAfter):
+				}
+			}
 			v.frontendChanged(ctx)
 		case _, ok := <-mcast.Events():
 			if !ok {

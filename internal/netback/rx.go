@@ -173,8 +173,8 @@ func (w *rxWorker) place() bool {
 	return true
 }
 
-// block is for a frame that lacks slots. It asks for an event at the next request,
-// and returns true if one is there already, or if the frame has become too old.
+// block is for a frame that lacks slots. It asks for an event at the next request, unless
+// the backend never does, and returns true if one is there already, or if the frame has become too old.
 func (w *rxWorker) block() bool {
 	now := time.Now()
 	if w.blockedAt.IsZero() {
@@ -190,7 +190,7 @@ func (w *rxWorker) block() bool {
 		w.fatal(err)
 		return false
 	}
-	if w.ring.NotifyAfter(avail + 1) {
+	if !w.q.vif.options.NoRxEvents && w.ring.NotifyAfter(avail+1) {
 		return true
 	}
 	if stall := w.q.vif.stallTimeout(); stall > 0 && !w.stalled && now.Sub(w.lastRx) > stall {

@@ -121,6 +121,9 @@ func (v *Vif) frontendChanged(ctx context.Context) {
 	}
 	switch state {
 	case netif.StateInitialising:
+		if v.options.FollowsOnly && v.state == netif.StateConnected {
+			return
+		}
 		v.setState(ctx, netif.StateInitWait)
 	case netif.StateInitialised:
 	case netif.StateConnected:

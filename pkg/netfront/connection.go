@@ -54,7 +54,7 @@ func (d *Device) connection(ctx context.Context) (err error) {
 	b.awaits = d.setAwaits
 	if err := b.reset(ctx); err != nil {
 		if ctx.Err() != nil && !leaving(ctx) {
-			d.leave(b)
+			d.leave(ctx, b)
 		}
 		return errors.Join(err, noteUnplugged(ctx, b))
 	}
@@ -256,7 +256,7 @@ func (d *Device) end(ctx context.Context, b *bus, s *session, cause error) error
 	d.showEvidence(s, cause)
 	d.setPairs(nil, agreement{})
 	err = errors.Join(err, noteUnplugged(ctx, b))
-	d.leave(b)
+	d.leave(ctx, b)
 	return errors.Join(err, d.drop(s))
 }
 
@@ -267,7 +267,14 @@ func (d *Device) end(ctx context.Context, b *bus, s *session, cause error) error
 // Initialising, so that xen-netfront's probe, finding nothing to change, does not
 // write it (__xenbus_switch_state), and waits for the backend to leave Closed for
 // ever: modprobe hangs.
-func (d *Device) leave(b *bus) {
+//
+// When ctx has ended nobody here makes another connection, and a backend gets more time: one
+// that closes only after a frontend that closes would stay Connected to nobody (QEMU's).
+func (d *Device) leave(ctx context.Context, b *bus) {
+	patience, last := stopTimeout, ctx.Err() != nil
+	if last {
+		patience = farewellTimeout
+	}
 	// A xenstored that is slow gets more time for its first answer than one that is dead
 	// should cost.
 	asking, cancel := context.WithTimeout(context.Background(), 6*stopTimeout)
@@ -275,16 +282,20 @@ func (d *Device) leave(b *bus) {
 	if b.moved(asking) != nil {
 		return // not ours any more, or no directory to write to, or nobody who answers
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*stopTimeout)
+	walking, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
-	if errors.Is(b.shut(ctx, stopTimeout), errMoved) {
+	if errors.Is(b.shut(walking, patience), errMoved) {
 		return
 	}
 	// After a walk that was cut short, too: where xenstored is slow it takes longer than
 	// its time, and the next owner would find keys of ours, and a state that says that
 	// somebody is there. A backend that was not waited for walks by itself when it sees
 	// Initialising.
-	if err := b.clear(ctx); err != nil && !errors.Is(err, errMoved) {
+	err := b.clear(walking)
+	if err == nil && last && b.last == netif.StateConnected {
+		err = fmt.Errorf("%s in domain %d did not close within %v and was still Connected: no frontend gets the vif until it has", b.backend, b.domid, patience)
+	}
+	if err != nil && !errors.Is(err, errMoved) {
 		d.log.Warn("the vif was not left as the toolstack made it", problem(err), event(EventNotLeft))
 	}
 }

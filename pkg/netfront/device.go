@@ -23,6 +23,8 @@ const (
 	// stopTimeout bounds the farewell to a backend; one that is alive needs a
 	// fraction of it.
 	stopTimeout = 400 * time.Millisecond
+	// farewellTimeout is the same for the last connection of a Device.
+	farewellTimeout = 2 * time.Second
 	// Back-off between connections: doubled after each one that did not last.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 30 * time.Second

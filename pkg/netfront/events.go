@@ -193,7 +193,8 @@ const (
 	// and no other vif anything. Fields: CAUSE=panic, XNF_ERROR, XNF_STACK, XNF_RETRY_IN.
 	EventPanic = "d21c6dfea2d34564883e2f341adcf2fb"
 
-	// EventNotLeft: At the end of a connection the keys of the vif could not be removed.
+	// EventNotLeft: At the end of a connection the keys of the vif could not be removed, or
+	// the backend did not close it.
 	// Fields: XNF_ERROR.
 	EventNotLeft = "8903dc2002124aec932e2541da9b1db9"
 )

@@ -263,10 +263,16 @@ func (q *RxQueue) repostMaps(first, n uint32) error {
 	return nil
 }
 
-// push publishes the requests and notifies the backend if it waits for them.
+// push publishes the requests and notifies the backend if it waits for them: if it has
+// asked for that, or has answered all requests that it could see. QEMU's never asks (net_rx_ok
+// of hw/net/xen_nic.c), and a frame that came when the ring was empty would wait for the next
+// event, whatever it is for. Linux's asks whenever a frame waits; for it the event is one too
+// many only when its last frame took the last slot.
 func (q *RxQueue) push() error {
 	n := q.ring.Unpublished()
+	seen := q.ring.Produced() - n
 	asked := q.ring.Push()
+	asked = asked || q.ring.Answered(seen)
 	crashPoint(crashRxPublish)
 	q.rec.publish()
 	return q.pushed(n, asked, q.notify)

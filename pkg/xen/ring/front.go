@@ -107,6 +107,10 @@ func (f *Front[S]) Responses() (uint32, error) {
 	return n, nil
 }
 
+// Answered tells whether the backend has just now answered the requests before index to, and
+// none behind it. That is its own claim, and only good for a hint.
+func (f *Front[S]) Answered(to uint32) bool { return atomic.LoadUint32(f.rspProd()) == to }
+
 // Response returns a copy of the i-th waiting response.
 func (f *Front[S]) Response(i uint32) S { return *f.slot(f.state.RspCons + i) }
 
