@@ -217,6 +217,9 @@ func (d *Device) serve(ctx context.Context, b *bus, agreed agreement, multiQueue
 	if err := checkWanted(ctx, b); err != nil {
 		return err
 	}
+	if err := d.learnLate(ctx, b.address, agreed.Features); err != nil {
+		return err
+	}
 	if _, err := d.noteDisabled(ctx, b); err != nil {
 		return err
 	}

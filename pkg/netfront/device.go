@@ -99,7 +99,7 @@ func Open(ctx context.Context, guest *xen.Guest, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	d.log = WithTAP(d.log, d.link.Name(), d.link.Name)
-	d.sayRefused(id)
+	d.sayRefused(identity{}, id)
 	d.announce = newAnnouncer(d)
 	d.seen = tap.State{Name: d.link.Name()}
 	d.sayUring()

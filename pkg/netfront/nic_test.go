@@ -20,6 +20,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
 var broadcast = []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
@@ -152,6 +153,46 @@ func TestNonsenseOfTheToolstackLeavesTheTAPAsItWas(t *testing.T) {
 	w.dev.learnAgain(t, w)
 	if a := w.link().Attrs(); a.HardwareAddr.String() != guestMAC.String() || logs.FilterField(event(EventIdentity)).Len() != 1 {
 		t.Errorf("address %v; %v", a.HardwareAddr, logs.All())
+	}
+	// What is no address takes nothing from the MTU, and is said once.
+	w.setMTU(0, "4000")
+	w.dev.learnAgain(t, w)
+	if a := w.link().Attrs(); a.MTU != 4000 || logs.FilterField(event(EventIdentity)).Len() != 1 {
+		t.Errorf("MTU %d; %v", a.MTU, logs.All())
+	}
+	w.check(w.server.Toolstack().Write(w.deadline(), dir+"/mac", otherMAC.String()))
+	w.dev.learnAgain(t, w)
+	if a := w.link().Attrs(); a.HardwareAddr.String() != otherMAC.String() {
+		t.Errorf("address %v", a.HardwareAddr)
+	}
+}
+
+// Xen's hotplug script writes the bridge's MTU for a vif that has none in its configuration.
+func TestMTUThatTheHotplugScriptFindsIsTheTAPs(t *testing.T) {
+	w := newWorld(t, worldConfig{back: netback.Options{HotplugDelay: -1}, vif: xensim.VifConfig{Script: "vif-bridge"}})
+	w.eventually("the rings to be there", func() bool { return w.dev.Status().State == "Initialised" })
+	store := w.server.Toolstack()
+	w.check(store.Write(w.deadline(), xensim.FrontendPath(guestDom, 0)+"/"+netif.KeyMTU, "9000"))
+	w.check(store.Write(w.deadline(), xensim.BackendPath(driverDom, guestDom, 0)+"/"+netif.KeyHotplugStatus, "connected"))
+	w.connected(1)
+	if a, s := w.link().Attrs(), w.dev.Status(); a.MTU != 9000 || s.MTU != 9000 {
+		t.Errorf("MTU %d, status says %d", a.MTU, s.MTU)
+	}
+}
+
+func TestLineAboutAChangedVifSaysWhatTheTAPKeeps(t *testing.T) {
+	log, logs := observed(zap.InfoLevel)
+	w := newWorld(t, worldConfig{front: Config{Logger: log}})
+	w.connected(1)
+	w.check(netlink.LinkSetMTU(w.link(), 1450))
+	w.reattach(xensim.VifConfig{MAC: otherMAC, MTU: 4000})
+	w.reattach(xensim.VifConfig{MAC: otherMAC, MTU: 5000})
+	w.reattach(xensim.VifConfig{MAC: otherMAC, MTU: 1450}) // what the administrator wanted
+	for i, want := range []string{"MTU 1450, which somebody has set", "MTU 1450, which somebody has set", ""} {
+		said := logs.FilterField(event(EventChanged)).All()
+		if len(said) != 3 || said[i].ContextMap()["tap_keeps"] != want {
+			t.Errorf("line %d of %v: want %q", i, said, want)
+		}
 	}
 }
 

@@ -50,9 +50,7 @@ func settingsOf(label string) (s settings) {
 // chooseMTU is the MTU that the TAP is to have, out of what configuration and toolstack say,
 // what a frame of the connection can carry, and what the TAP has now.
 func (s *settings) chooseMTU(target, limit, now int) int {
-	if s.MTU != 0 && now != s.MTU {
-		s.WishMTU = now
-	}
+	s.WishMTU = s.wishedMTU(now)
 	if s.WishMTU == target {
 		s.WishMTU = 0
 	}
@@ -60,6 +58,14 @@ func (s *settings) chooseMTU(target, limit, now int) int {
 		target = s.WishMTU
 	}
 	return min(target, limit)
+}
+
+// wishedMTU is what an administrator wants of a TAP that has this MTU now; 0: nothing.
+func (s *settings) wishedMTU(now int) int {
+	if s.MTU != 0 && now != s.MTU {
+		return now
+	}
+	return s.WishMTU
 }
 
 // configureLink gives the TAP what the connection can carry, and what the configuration and
@@ -184,36 +190,34 @@ func (d *Device) shortQueue() (int, error) {
 
 // learn reads again what the toolstack says of the vif, which may have been attached anew with
 // another address and MTU, and gives the TAP the address, if it has the one that it was given
-// last. What is no address or no MTU is left out; the latter is said.
+// last. What is no address or no MTU is left out, and said once.
 func (d *Device) learn(ctx context.Context, a address) error {
 	id, err := readIdentity(ctx, d.guest.Store, a)
+	before := d.id
 	if errors.Is(err, errIdentity) {
-		d.log.Warn("what the toolstack says of the vif cannot be used: it stays as it was", problem(err), event(EventIdentity))
-		return nil
-	}
-	if err != nil {
+		if _, gone := d.find(ctx); gone != nil {
+			return gone // there is nothing to be said of a vif that was detached just now
+		}
+		id.mac, id.refusedMAC = before.mac, err.Error()
+	} else if err != nil {
 		return err
 	}
-	before := d.id
 	if id.refused != "" && id.mtu == 0 {
 		id.mtu = before.mtu
 	}
-	if id.refused != before.refused {
-		d.update(func(*view) { d.id.refused = id.refused })
-		d.sayRefused(id)
+	d.sayRefused(before, id)
+	changed := !bytes.Equal(id.mac, before.mac) || id.mtu != before.mtu
+	var kept []string
+	if changed || d.set.MAC != id.mac.String() {
+		if kept, err = d.followMAC(id.mac); err != nil {
+			return err
+		}
 	}
-	if bytes.Equal(id.mac, before.mac) && id.mtu == before.mtu && d.set.MAC == id.mac.String() {
-		return nil
-	}
-	kept, err := d.followMAC(id.mac)
-	if err != nil {
-		return err
-	}
-	if d.cfg.MTU != 0 && id.mtu != before.mtu {
-		kept = append(kept, fmt.Sprintf("MTU %d of the configuration", d.cfg.MTU))
+	if id.mtu != before.mtu {
+		kept = append(kept, d.keptMTU(id)...)
 	}
 	d.update(func(*view) { d.id = id }) // Status reads it
-	if !bytes.Equal(id.mac, before.mac) || id.mtu != before.mtu {
+	if changed {
 		d.log.Info("the toolstack has changed the vif", zap.Stringer("mac", id.mac), zap.Int("mtu", d.cfg.mtu(id)),
 			zap.Stringer("mac_before", before.mac), zap.Int("mtu_before", d.cfg.mtu(before)),
 			zap.String("tap_keeps", strings.Join(kept, ", ")), event(EventChanged))
@@ -221,12 +225,40 @@ func (d *Device) learn(ctx context.Context, a address) error {
 	return nil
 }
 
-// sayRefused says that an MTU of the toolstack's is not used as it is, unless the configuration
-// has one.
-func (d *Device) sayRefused(id identity) {
-	if id.refused != "" && d.cfg.MTU == 0 {
+// learnLate is learn once the backend is Connected. Before that comes the hotplug script, which
+// writes the bridge's MTU into the vif's directory where the vif's configuration has none
+// (set_mtu of Xen's tools/hotplug/Linux/xen-network-common.sh).
+func (d *Device) learnLate(ctx context.Context, a address, f Features) error {
+	before := d.id.mtu
+	if err := d.learn(ctx, a); err != nil || d.id.mtu == before {
+		return err
+	}
+	return d.configureLink(f)
+}
+
+// sayRefused says what of the toolstack's is not used as it is, and was not so before. Its MTU
+// does not matter where the configuration has one.
+func (d *Device) sayRefused(before, id identity) {
+	if id.refusedMAC != "" && id.refusedMAC != before.refusedMAC {
+		d.log.Warn("what the toolstack says of the vif cannot be used: it stays as it was",
+			zap.String("error", id.refusedMAC), event(EventIdentity))
+	}
+	if id.refused != "" && id.refused != before.refused && d.cfg.MTU == 0 {
 		d.log.Warn("the vif's MTU cannot be used", zap.String("error", id.refused), zap.Int("mtu", d.cfg.mtu(id)), event(EventMTU))
 	}
+}
+
+// keptMTU says why the TAP has another MTU than the toolstack's.
+func (d *Device) keptMTU(id identity) []string {
+	if st, err := d.link.State(); err == nil && st.Known && d.cfg.MTU == d.set.Config {
+		if wish := d.set.wishedMTU(st.MTU); wish != 0 && wish != d.cfg.mtu(id) {
+			return []string{fmt.Sprintf("MTU %d, which somebody has set", wish)}
+		}
+	}
+	if d.cfg.MTU != 0 {
+		return []string{fmt.Sprintf("MTU %d of the configuration", d.cfg.MTU)}
+	}
+	return nil
 }
 
 // followMAC gives the TAP the vif's address, unless it has another one than it was given last:

@@ -76,16 +76,20 @@ func findVif(ctx context.Context, s xenstore.Operations, devid int) (address, er
 type identity struct {
 	mac net.HardwareAddr
 	mtu int // 0 if it says nothing, or nothing that can be used
-	// refused is what it says of the MTU if that is not used as it is.
-	refused string
+	// refused is what it says of the MTU if that is not used as it is, refusedMAC that it says
+	// no address.
+	refused, refusedMAC string
 }
 
 // readIdentity reads the MAC address and the MTU, from our directory or else from
-// the backend's. Without an address there is no TAP; without an MTU there is.
+// the backend's. Without an address there is no TAP; without an MTU there is. With
+// errIdentity, the MTU was read all the same.
 func readIdentity(ctx context.Context, s xenstore.Operations, a address) (id identity, err error) {
-	if id.mac, err = readMAC(ctx, s, a); err != nil {
-		return id, err
+	mac, noMAC := readMAC(ctx, s, a)
+	if noMAC != nil && !errors.Is(noMAC, errIdentity) {
+		return id, noMAC
 	}
+	id.mac = mac
 	v, err := readEither(ctx, s, a, netif.KeyMTU)
 	if isLost(ctx, err) {
 		return id, err
@@ -95,7 +99,7 @@ func readIdentity(ctx context.Context, s xenstore.Operations, a address) (id ide
 	} else if v != "" {
 		id.mtu, id.refused = parseMTU(a, v)
 	}
-	return id, nil
+	return id, noMAC
 }
 
 // leastMTU is the least MTU that is taken from the toolstack, in whose name the backend's
