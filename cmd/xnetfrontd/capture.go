@@ -164,7 +164,7 @@ func (c *captureCmd) open(s streams) (w io.Writer, end func() error, err error) 
 		}
 		return f, f.Close, nil
 	}
-	split := &pcapng.Splitter{Size: int64(c.FileSize) * 1e6, Every: c.FileTime, Next: next}
+	split := &pcapng.Splitter{Size: int64(c.FileSize) * 1e6, Every: time.Duration(c.FileTime), Next: next}
 	return split, split.Close, split.Open()
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
@@ -66,5 +67,14 @@ func TestCaptureOverAnyTimeTakesNoMoreRoomThanItsFilesMay(t *testing.T) {
 	}
 	if frames < 600 || frames >= count {
 		t.Errorf("%d frames in the files", frames)
+	}
+}
+
+func TestTimeOfAFileIsInSecondsOrHasItsUnit(t *testing.T) {
+	for text, want := range map[string]time.Duration{"1": time.Second, "90": 90 * time.Second, "1500ms": 1500 * time.Millisecond, "10m": 10 * time.Minute} {
+		var s span
+		if err := s.UnmarshalText([]byte(text)); err != nil || time.Duration(s) != want {
+			t.Errorf("%s: %v, %v", text, time.Duration(s), err)
+		}
 	}
 }
