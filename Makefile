@@ -12,6 +12,9 @@ SCENARIO ?=
 GROUND   ?=
 XEN      ?=
 FRESH    ?= demo test
+SEED     ?=
+KEEP     ?=
+SOAK     ?= -hostile.schedules=1000000 -hostile.slots=1000000000
 
 # The version is set below; asking git for it again fails in a clone of another user's.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
@@ -106,6 +109,15 @@ fuzz: check-go ## run every fuzz target for FUZZTIME (10s)
 			go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
 		done; \
 	done
+
+# Names of flags are in pkg/netfront/hostile_test.go.
+.PHONY: hostile
+hostile: check-go ## a hostile backend on 10,000 schedules, or on one again (SEED=n  KEEP=1,5,7); docs/hostile.md
+	go test -count=1 -v -run '^TestHostile' ./pkg/netfront $(if $(SEED),-hostile.seed=$(SEED)) $(if $(KEEP),-hostile.keep=$(KEEP))
+
+.PHONY: soak
+soak: check-go ## the same for a million schedules and 10^9 slots (SOAK="-hostile.schedules=1000 -hostile.time=5m")
+	go test -count=1 -v -timeout 0 -run '^TestHostileBackendBreaks' ./pkg/netfront $(SOAK)
 
 .PHONY: findings
 findings: ## try on pinned versions what surprised us in libraries and tools (findings/README.md)
