@@ -12,6 +12,7 @@ SCENARIO ?=
 GROUND   ?=
 XEN      ?=
 FRESH    ?= demo test
+MUTATE   ?=
 SEED     ?=
 KEEP     ?=
 SOAK     ?= -hostile.schedules=1000000 -hostile.slots=1000000000
@@ -118,6 +119,10 @@ hostile: check-go ## a hostile backend on 10,000 schedules, or on one again (SEE
 .PHONY: soak
 soak: check-go ## the same for a million schedules and 10^9 slots (SOAK="-hostile.schedules=1000 -hostile.time=5m")
 	go test -count=1 -v -timeout 0 -run '^TestHostileBackendBreaks' ./pkg/netfront $(SOAK)
+
+.PHONY: mutate
+mutate: check-go check-root ## take the checks out one at a time, and see their tests fail (MUTATE="-only XSA"); docs/hostile.md
+	go run ./test/mutate $(MUTATE)
 
 .PHONY: findings
 findings: ## try on pinned versions what surprised us in libraries and tools (findings/README.md)

@@ -35,10 +35,10 @@ func newSimConfig(r *rand.Rand) simConfig {
 	c.features.CsumIPv6 = c.features.CsumIPv6 && c.features.Csum
 	c.features.GSOv4 = c.features.SG && c.features.Csum && r.IntN(4) != 0
 	c.features.GSOv6 = c.features.SG && c.features.CsumIPv6 && r.IntN(4) != 0
-	switch r.IntN(8) {
+	switch r.IntN(16) {
 	case 0:
 		c.maps = fullMaps
-	case 1, 2:
+	case 1, 2, 3:
 		c.maps = 64
 	}
 	return c

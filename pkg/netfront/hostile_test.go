@@ -65,7 +65,7 @@ type schedule struct {
 func newSchedule(seed uint64) schedule {
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := schedule{seed: seed, simConfig: newSimConfig(r)}
-	for range 20 + r.IntN(100) {
+	for range 10 + r.IntN(60) {
 		s.ops = append(s.ops, newOp(r))
 	}
 	return s
