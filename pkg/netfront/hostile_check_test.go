@@ -125,7 +125,6 @@ func (c *checks) violation(s *sim) {
 // adopted: the next process begins where the last one was.
 func (c *checks) adopted(s *sim) {
 	s.must(errors.Join(s.p.tx.pool.Check(), s.p.rx.pool.Check()))
-	c.touched = false
 	c.flight = [busdma.MaxMaps]inSight{}
 }
 

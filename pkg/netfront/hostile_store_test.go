@@ -111,7 +111,7 @@ func TestHostileStoreCostsItsOwnVif(t *testing.T) {
 	h.seen, err = h.store.Watch(ctx, h.own)
 	w.check(err)
 	defer h.seen.Close()
-	const lies, inARow = 1500, 50
+	const lies, inARow = 600, 50
 	for i := range lies {
 		h.lie(ctx)
 		if i%inARow != inARow-1 {
