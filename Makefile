@@ -15,7 +15,7 @@ FRESH    ?= demo test
 MUTATE   ?=
 SEED     ?=
 KEEP     ?=
-SOAK     ?= -hostile.schedules=1000000 -hostile.slots=1000000000
+SOAK     ?= -hostile.schedules=1000000 -hostile.slots=1000000000 -hostile.violations=10000
 
 # The version is set below; asking git for it again fails in a clone of another user's.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
@@ -117,8 +117,8 @@ hostile: check-go ## a hostile backend on 10,000 schedules, or on one again (SEE
 	go test -count=1 -v -run '^TestHostile' ./pkg/netfront $(if $(SEED),-hostile.seed=$(SEED)) $(if $(KEEP),-hostile.keep=$(KEEP))
 
 .PHONY: soak
-soak: check-go ## the same for a million schedules and 10^9 slots (SOAK="-hostile.schedules=1000 -hostile.time=5m")
-	go test -count=1 -v -timeout 0 -run '^TestHostileBackendBreaks' ./pkg/netfront $(SOAK)
+soak: check-go ## the same for a million schedules and 10^9 slots, and 10,000 violations (SOAK="-hostile.schedules=1000 -hostile.time=5m")
+	go test -count=1 -v -timeout 0 -run '^Test(HostileBackendBreaks|MemoryAndGrants)' ./pkg/netfront $(SOAK)
 
 .PHONY: mutate
 mutate: check-go check-root ## take the checks out one at a time, and see their tests fail (MUTATE="-only XSA"); docs/hostile.md

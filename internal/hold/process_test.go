@@ -290,6 +290,10 @@ func TestStrangersTakeNoPlaceOfAClientAndKeepNoHolder(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "crowded\n" {
 		t.Fatalf("the strangers said %q, %v", line, err)
 	}
+	// There is room for so many, and the next is not even told why.
+	if got := dialAs(t, p.path, 65534); got == "" || strings.Contains(got, "may not use it") {
+		t.Errorf("one stranger more got %q", got)
+	}
 	// Clients of every kind are served as if nobody else were there.
 	clients := []*Client{first}
 	for len(clients) < MaxClients-1 {

@@ -264,12 +264,16 @@ func TestMemoryAndGrantsAfterManyViolationsAreAsAfterOne(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		violations = 30
 	}
+	if *hostileViolations > 0 {
+		violations = *hostileViolations
+	}
 	w := newWorld(t, worldConfig{vif: xensim.VifConfig{Script: "vif-bridge"}})
 	w.connected(1)
 	w.violate(2)
 	grants, ports, memory := len(w.server.GrantsInUse(guestDom)), len(w.server.PortsInUse(guestDom)), resident(t)
 	for n := uint64(2); n <= violations; n++ {
 		w.violate(n + 1)
+		w.port.Discard() // the test's own memory
 	}
 	if g, p := len(w.server.GrantsInUse(guestDom)), len(w.server.PortsInUse(guestDom)); g != grants || p != ports {
 		t.Errorf("%d grants and %d ports after %d violations, %d and %d after one", g, p, violations, grants, ports)

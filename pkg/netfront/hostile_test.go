@@ -39,11 +39,12 @@ import (
 //
 // and with -hostile.keep those operations alone. See docs/security.md for what was run.
 var (
-	hostileSeed      = flag.Uint64("hostile.seed", 0, "run this schedule alone; 0: new ones")
-	hostileKeep      = flag.String("hostile.keep", "", "with -hostile.seed: only these operations, as 1,5,7")
-	hostileSchedules = flag.Int("hostile.schedules", 0, "run so many schedules at least; 0: a number fit for every test")
-	hostileSlots     = flag.Uint64("hostile.slots", 0, "and until the frontend has taken so many slots that were lied in")
-	hostileTime      = flag.Duration("hostile.time", 0, "but for so long at most, 0: without an end; that is said")
+	hostileSeed       = flag.Uint64("hostile.seed", 0, "run this schedule alone; 0: new ones")
+	hostileKeep       = flag.String("hostile.keep", "", "with -hostile.seed: only these operations, as 1,5,7")
+	hostileSchedules  = flag.Int("hostile.schedules", 0, "run so many schedules at least; 0: a number fit for every test")
+	hostileSlots      = flag.Uint64("hostile.slots", 0, "and until the frontend has taken so many slots that were lied in")
+	hostileViolations = flag.Uint64("hostile.violations", 0, "how many a whole Device bears; 0: a number fit for every test")
+	hostileTime       = flag.Duration("hostile.time", 0, "but for so long at most, 0: without an end; that is said")
 )
 
 // hostileDefault is what every test runs.

@@ -308,6 +308,36 @@ func TestBackendThatFlapsIsHeldOffByTheBackOff(t *testing.T) {
 	if n := w.dev.Status().Connects; n > 100 {
 		t.Errorf("%d connections within a second", n)
 	}
+	turn := 0
+	w.eventually("a backend that goes on with it to be given up", func() bool {
+		turn++
+		w.check(w.server.Toolstack().Write(w.deadline(), state, []string{"2", "4"}[turn%2]))
+		return w.dev.Status().Ended["backend-closed"] > 0
+	})
+}
+
+func TestBackendThatWouldFlipPagesIsRefused(t *testing.T) {
+	o := offer{Features: AllFeatures(), maxQueues: 1}
+	if _, err := negotiate(AllFeatures(), 1, o); !errors.Is(err, errNoRxCopy) {
+		t.Errorf("error %v", err)
+	}
+	o.rxCopy = true
+	if _, err := negotiate(AllFeatures(), 1, o); err != nil {
+		t.Error(err)
+	}
+}
+
+// The table of maps leads into the slab.
+func TestRxStateWithAMapThatThereIsNotIsRefused(t *testing.T) {
+	for _, id := range []uint16{minMaps, 255, 256, 0xffff, noMap} {
+		r := newRxRig(t, minMaps)
+		page, state := r.ringPage(), *r.q.state
+		state.posted[3] = id
+		tag, slab, _ := testDMA(t, r.grants, false, minMaps)
+		if _, err := adoptRxQueue(&state, page, tag, slab, r.out, func() error { return nil }); !errors.Is(err, ErrHandover) {
+			t.Errorf("map %d of %d: error %v, want ErrHandover", id, minMaps, err)
+		}
+	}
 }
 
 // Why there is no connection is the backend's state, as long as it is waited for.
