@@ -300,3 +300,19 @@ func resident(t *testing.T) int {
 	}
 	return pages * os.Getpagesize()
 }
+
+// Another domain could read what was sent to the first.
+func TestPagesOfOneDomainAreNotAnothers(t *testing.T) {
+	grants := newHeapGrants()
+	g := &granted{peer: driverDom, grants: grants}
+	if _, err := g.pair(0, minMaps); err != nil {
+		t.Fatal(err)
+	}
+	d := &Device{guest: &xen.Guest{Grants: grants}, log: zap.NewNop(), granted: g}
+	if err := d.regrant(address{domid: driverDom + 1}); err != nil {
+		t.Fatal(err)
+	}
+	if d.granted != nil || len(grants.pages) != 0 {
+		t.Errorf("%d pages are granted", len(grants.pages))
+	}
+}

@@ -138,7 +138,7 @@ var mutants = []mutant{
 		name: "XSA-403: pages are given back when the domain changes", file: "pkg/netfront/granted.go",
 		from:  "	case g.peer != a.domid:",
 		to:    "	case false:",
-		tests: "TestPagesAreGivenBackWhenTheBackendsDomainChanges",
+		tests: "TestPagesOfOneDomain",
 	},
 	{
 		name: "XSA-405: a buffer is posted after its frame", file: "pkg/netfront/rxqueue.go",
