@@ -69,6 +69,7 @@ type Backend struct {
 	mu      sync.Mutex
 	vifs    map[VifID]*Vif
 	changed chan struct{} // closed and replaced when vifs changes
+	ended   chan VifID    // to Serve, which alone adds to vifs
 	wg      sync.WaitGroup
 }
 
@@ -80,6 +81,7 @@ func New(conn *xensim.Connection, opts Options) *Backend {
 		opts:    opts.complete(),
 		vifs:    make(map[VifID]*Vif),
 		changed: make(chan struct{}),
+		ended:   make(chan VifID),
 	}
 }
 
@@ -134,6 +136,10 @@ func (b *Backend) Serve(ctx context.Context) error {
 				return fmt.Errorf("watch %s: %w", root, watch.Err())
 			}
 			b.nodeChanged(ctx, root, path)
+		case id := <-b.ended:
+			if b.find(id) == nil {
+				b.probe(ctx, id) // it may have come back before it was gone
+			}
 		}
 	}
 }
@@ -225,7 +231,8 @@ func (b *Backend) Vifs() []*Vif {
 	return list
 }
 
-// add creates a vif and follows it until its end.
+// add creates a vif and follows it until its end. Serve's goroutine alone calls it, so that a
+// directory is one vif.
 func (b *Backend) add(ctx context.Context, id VifID) {
 	v := &Vif{
 		backend: b,
@@ -249,8 +256,9 @@ func (b *Backend) add(ctx context.Context, id VifID) {
 		}
 		b.set(id, nil)
 		close(v.gone)
-		if ctx.Err() == nil {
-			b.probe(ctx, id) // it may have come back before it was gone
+		select {
+		case b.ended <- id:
+		case <-ctx.Done():
 		}
 	})
 }
