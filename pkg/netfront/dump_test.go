@@ -42,38 +42,40 @@ func TestDumpOfAVifWithoutConnectionIsRefusedAtOnce(t *testing.T) {
 }
 
 func TestDumpShowsWhatIsInFlight(t *testing.T) {
-	for _, split := range []bool{true, false} {
-		w := newWorld(t, worldConfig{front: Config{Queues: 1, MTU: 9000, Features: features(func(f *Features) { f.SplitChannels = split })}})
-		w.connected(1)
-		w.exchange(3, 0)
-		w.vif.Faults().HoldTx(2 * time.Second)
-		w.send(tap.VirtioHeader{}, mark(6000, 1)) // two slots
-		w.eventually("the frame's maps in flight", func() bool { return w.dev.Status().Queues[0].Tx.Maps.InFlight >= 2 })
-		d, err := w.dev.Dump(w.deadline())
-		w.check(err)
-		q := d.Queues[0]
-		if len(d.Queues) != 1 || q.Problem != "" || q.Tx == nil || q.Rx == nil {
-			t.Fatalf("%+v", d)
-		}
-		if q.Tx.Ref == 0 || q.Rx.Ref == 0 || q.Tx.Ref == q.Rx.Ref || (q.Tx.Port == q.Rx.Port) == split || q.Tx.Port == 0 {
-			t.Errorf("rings %+v, %+v", q.Tx, q.Rx)
-		}
-		for name, r := range map[string]*RingDump{"tx": q.Tx, "rx": q.Rx} {
-			if int(r.Maps.InFlight) != len(r.InFlight) || r.Size != 256 || r.Shared.ReqProd != r.ReqProd || r.Published != r.ReqProd {
-				t.Errorf("%s: %+v", name, r)
+	for name, split := range map[string]bool{"two event channels": true, "one event channel": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, worldConfig{front: Config{Queues: 1, MTU: 9000, Features: features(func(f *Features) { f.SplitChannels = split })}})
+			w.connected(1)
+			w.exchange(3, 0)
+			w.vif.Faults().HoldTx(2 * time.Second)
+			w.send(tap.VirtioHeader{}, mark(6000, 1)) // two slots
+			w.eventually("the frame's maps in flight", func() bool { return w.dev.Status().Queues[0].Tx.Maps.InFlight >= 2 })
+			d, err := w.dev.Dump(w.deadline())
+			w.check(err)
+			q := d.Queues[0]
+			if len(d.Queues) != 1 || q.Problem != "" || q.Tx == nil || q.Rx == nil {
+				t.Fatalf("%+v", d)
 			}
-			if !slices.IsSortedFunc(r.InFlight, func(a, b InFlight) int { return int(int32(a.Index - b.Index)) }) {
-				t.Errorf("%s: not in the order of requests: %+v", name, r.InFlight)
+			if q.Tx.Ref == 0 || q.Rx.Ref == 0 || q.Tx.Ref == q.Rx.Ref || (q.Tx.Port == q.Rx.Port) == split || q.Tx.Port == 0 {
+				t.Errorf("rings %+v, %+v", q.Tx, q.Rx)
 			}
-			for _, x := range r.InFlight {
-				if x.Slot != x.Index%256 || x.Ref == 0 || r.ReqProd-x.Index > 256 {
-					t.Errorf("%s: %+v of %+v", name, x, r)
+			for name, r := range map[string]*RingDump{"tx": q.Tx, "rx": q.Rx} {
+				if int(r.Maps.InFlight) != len(r.InFlight) || r.Size != 256 || r.Shared.ReqProd != r.ReqProd || r.Published != r.ReqProd {
+					t.Errorf("%s: %+v", name, r)
+				}
+				if !slices.IsSortedFunc(r.InFlight, func(a, b InFlight) int { return int(int32(a.Index - b.Index)) }) {
+					t.Errorf("%s: not in the order of requests: %+v", name, r.InFlight)
+				}
+				for _, x := range r.InFlight {
+					if x.Slot != x.Index%256 || x.Ref == 0 || r.ReqProd-x.Index > 256 {
+						t.Errorf("%s: %+v of %+v", name, x, r)
+					}
 				}
 			}
-		}
-		if last := q.Tx.InFlight[len(q.Tx.InFlight)-1]; last.Index != q.Tx.ReqProd-1 {
-			t.Errorf("the last request is %+v, of %d", last, q.Tx.ReqProd)
-		}
+			if last := q.Tx.InFlight[len(q.Tx.InFlight)-1]; last.Index != q.Tx.ReqProd-1 {
+				t.Errorf("the last request is %+v, of %d", last, q.Tx.ReqProd)
+			}
+		})
 	}
 }
 

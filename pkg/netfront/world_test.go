@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -319,11 +320,19 @@ func mark(n, i int) []byte {
 // markPrefix begins all frames of mark: a unicast address of nobody.
 var markPrefix = []byte{0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}
 
+// inside are the tests that are in a namespace of their own.
+var inside sync.Map
+
 // enterNamespace puts the test into a network namespace of its own, and checks at
-// the end that no descriptor and no goroutine is left.
+// the end that no descriptor and no goroutine is left. A test does so once: what the first
+// of two worlds opens later would count as left by the second.
 func enterNamespace(t *testing.T) {
 	t.Helper()
 	needs.Root(t)
+	if _, twice := inside.LoadOrStore(t.Name(), true); twice {
+		t.Fatal("the test is in a namespace already: put each world into a t.Run of its own")
+	}
+	t.Cleanup(func() { inside.Delete(t.Name()) })
 	runtime.LockOSThread()
 	old, err := netns.Get()
 	if err != nil {
