@@ -20,7 +20,7 @@ import (
 )
 
 // command runs a program in the daemon's namespace to its end.
-func (m *machine) command(name string, args ...string) (output string, err error) {
+func (m *testMachine) command(name string, args ...string) (output string, err error) {
 	m.t.Helper()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(m.t.Context(), name, args...)
@@ -34,7 +34,7 @@ func (m *machine) command(name string, args ...string) (output string, err error
 
 // askForNeighbours has the kernel send so many ARP requests through a link, which gets an
 // address for it, with time for a response to each.
-func (m *machine) askForNeighbours(link string, n int) {
+func (m *testMachine) askForNeighbours(link string, n int) {
 	m.t.Helper()
 	if out, err := m.command("ip", "addr", "add", "192.0.2.1/24", "dev", link); err != nil {
 		m.t.Fatal(out, err)
@@ -56,7 +56,7 @@ func (m *machine) askForNeighbours(link string, n int) {
 }
 
 // addresses are those of a link that somebody has given it.
-func (m *machine) addresses(name string) []string {
+func (m *testMachine) addresses(name string) []string {
 	m.t.Helper()
 	list, err := m.space.Links.AddrList(m.link(name), unix.AF_UNSPEC)
 	if err != nil {

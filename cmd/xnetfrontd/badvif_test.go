@@ -6,12 +6,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
 // spoil gives a vif a backend that is none, and says what is wrong with it.
-func (m *machine) spoil(devid string) (problem string) {
+func (m *testMachine) spoil(devid string) (problem string) {
 	m.t.Helper()
 	front := xensim.HomePath(guest) + "/device/vif/" + devid
 	if err := m.domain0.Store().Write(m.t.Context(), front+"/backend-id", "none"); err != nil {
@@ -25,7 +26,7 @@ func TestVifThatMakesNoSenseKeepsNoOtherFromBeingServed(t *testing.T) {
 	problem := m.spoil("1")
 	m.startBackend()
 	o := m.run("prepare", "--config", m.config("[[vif]]\ndevid = '*'\nqueues = 1\n"))
-	if o.code != exitRuntime || o.out != "limit of granted pages: raised from 100 to 2056, 1542 are needed\n" || o.errOut != "xnetfrontd: vif 1: "+problem+"\n" {
+	if o.code != failure.ExitRuntime || o.out != "limit of granted pages: raised from 100 to 2056, 1542 are needed\n" || o.errOut != "xnetfrontd: vif 1: "+problem+"\n" {
 		t.Errorf("prepare: %+v", o)
 	}
 	d := m.start("--vif", "*")
@@ -53,7 +54,7 @@ func TestStartThatCanServeNoVifSaysOfEachWhyNot(t *testing.T) {
 	want := "xnetfrontd: vif 0: " + m.spoil("0") + "\nxnetfrontd: vif 1: " + m.spoil("1") + "\n"
 	for _, command := range []string{"run", "check", "prepare"} {
 		o := m.run(command, "--vif", "*")
-		if o.code != exitRuntime || o.errOut != want {
+		if o.code != failure.ExitRuntime || o.errOut != want {
 			t.Errorf("%s: exit code %d, %swant:\n%s", command, o.code, o.errOut, want)
 		}
 	}

@@ -7,12 +7,15 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/capturefile"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
@@ -62,9 +65,9 @@ func (c *captureCmd) Run(s streams) error {
 		return err
 	}
 	if f, ok := s.out.(*os.File); ok && c.Write == "-" && term.IsTerminal(int(f.Fd())) {
-		return usagef("-w -: the standard output is a terminal: pipe it into wireshark or tcpdump, or give a file")
+		return failure.Usagef("-w -: the standard output is a terminal: pipe it into wireshark or tcpdump, or give a file")
 	}
-	// SIGPIPE, so that a reader that ends is no reason to end without a word.
+	// SIGPIPE would end the program without a word when the reader of a pipe ends.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 	defer signal.Stop(signals)
@@ -91,7 +94,7 @@ func (c *captureCmd) Run(s streams) error {
 	return err
 }
 
-// request is what the daemon is asked, checked as far as that can be done without it.
+// request is the request to the daemon, checked as far as possible without the daemon.
 func (c *captureCmd) request() (control.CaptureRequest, error) {
 	q := control.CaptureRequest{
 		Vif: c.Vif, SnapLen: c.SnapLen, Queues: c.Queue,
@@ -99,10 +102,10 @@ func (c *captureCmd) request() (control.CaptureRequest, error) {
 		Count: c.Count, Seconds: c.Duration.Seconds(), Buffer: c.Buffer << 10,
 	}
 	switch {
-	case c.Duration < 0 || c.Duration.Seconds() > maxCaptureSeconds:
-		return q, usagef("--duration %v: expected up to a year, or 0 for no end", c.Duration)
+	case c.Duration < 0 || c.Duration.Seconds() > capturefile.MaxSeconds:
+		return q, failure.Usagef("--duration %v: expected up to a year, or 0 for no end", c.Duration)
 	case c.Buffer != 0 && (c.Buffer < 256 || c.Buffer > 64<<10):
-		return q, usagef("--buffer %d: expected 256 to 65536 KiB", c.Buffer)
+		return q, failure.Usagef("--buffer %d: expected 256 to 65536 KiB", c.Buffer)
 	}
 	if c.Direction != "both" {
 		q.Direction = c.Direction
@@ -114,19 +117,19 @@ func (c *captureCmd) request() (control.CaptureRequest, error) {
 		}
 		q.BPF = program
 	}
-	if _, err := captureConfig(q); err != nil {
-		return q, usagef("--%w", err)
+	if _, err := capturefile.Wanted(q); err != nil {
+		return q, failure.Usagef("--%w", err)
 	}
 	if _, err := framefilter.New(framefilter.Words{Host: q.Host, Port: q.Port, Proto: q.Proto, Ether: q.Ether}, q.BPF); err != nil {
-		return q, usagef("--%w", err)
+		return q, failure.Usagef("--%w", err)
 	}
 	return q, nil
 }
 
-// maxProgram is the longest text of a program, in bytes: what a request has room for.
+// maxProgram is the longest text of a program, in bytes. A request has room for it.
 const maxProgram = control.MaxRequest - 1024
 
-// readProgram reads a program with commas in the place of line ends.
+// readProgram reads a program, with commas in place of its line ends.
 func readProgram(path string) (string, error) {
 	in := os.Stdin
 	if path != "-" {
@@ -143,15 +146,15 @@ func readProgram(path string) (string, error) {
 	}
 	switch {
 	case len(b) > maxProgram:
-		return "", usagef("--bpf %s: the program is longer than %d bytes: simplify the expression", path, maxProgram)
+		return "", failure.Usagef("--bpf %s: the program is longer than %d bytes: simplify the expression", path, maxProgram)
 	case len(strings.TrimSpace(string(b))) == 0:
-		return "", usagef("--bpf %s: it is empty: write what `tcpdump -ddd EXPRESSION` prints into it", path)
+		return "", failure.Usagef("--bpf %s: it is empty: write what `tcpdump -ddd EXPRESSION` prints into it", path)
 	}
 	return strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", ","), nil
 }
 
-// open makes the first file, which keeps what it was until the daemon has begun to
-// capture.
+// open makes the first file. Run calls it after the daemon has begun to capture, so that a
+// refused capture leaves an old file alone.
 func (c *captureCmd) open(s streams) (w io.Writer, end func() error, err error) {
 	if c.Write == "-" {
 		return s.out, func() error { return nil }, nil
@@ -171,8 +174,8 @@ func (c *captureCmd) open(s streams) (w io.Writer, end func() error, err error) 
 // lastBlocks is how long the daemon may take for the end of a capture.
 const lastBlocks = 5 * time.Second
 
-// stopOnSignal ends the capture on the first signal, and does not wait for the daemon any
-// longer on the second.
+// stopOnSignal asks the daemon for the end of the capture on the first signal. On the second
+// it does not wait for the daemon any longer.
 func stopOnSignal(stream *control.Stream, signals <-chan os.Signal, done <-chan struct{}) {
 	var late <-chan time.Time
 	for {
@@ -197,11 +200,12 @@ func stopOnSignal(stream *control.Stream, signals <-chan os.Signal, done <-chan 
 	}
 }
 
-// captureEnd is what was wrong with the end of a stream that was copied with err.
+// captureEnd returns the error of a stream whose copy has ended with err, or nil if the stream
+// is whole.
 func captureEnd(count *pcapng.Counter, err error) error {
 	switch {
 	case errors.Is(err, unix.EPIPE):
-		return nil // who reads has seen enough
+		return nil // the reader has seen enough
 	case errors.Is(err, pcapng.ErrFormat):
 		return err
 	case count.Ended:
@@ -212,4 +216,88 @@ func captureEnd(count *pcapng.Counter, err error) error {
 		return errors.New("the capture is not complete: the daemon went away in the middle of a frame")
 	}
 	return errors.New("the capture is not complete: the daemon went away")
+}
+
+// captureFiles are the options for a capture in several files, as tcpdump has them.
+type captureFiles struct {
+	FileSize amount `name:"file-size" short:"C" placeholder:"MB" help:"Go on in another file before one is larger than so many million bytes: FILE, FILE1, FILE2 and so on."`
+	FileTime span   `name:"file-time" short:"G" placeholder:"TIME" help:"Go on in another file after that time: seconds, or like 10m."`
+	Files    amount `name:"files" short:"W" placeholder:"N" help:"With -C or -G: so many files, FILE0 and so on, and then over the first one again."`
+}
+
+// amount is a number of an option, 0 if the option is not given. The largest is enough for files
+// of a year by the minute, and for one of a terabyte.
+type amount int
+
+const maxAmount = 1000000
+
+// UnmarshalText reads a whole number.
+func (a *amount) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 || n > maxAmount {
+		return fmt.Errorf("%q: expected a whole number from 1 to %d", text, maxAmount)
+	}
+	*a = amount(n)
+	return nil
+}
+
+// span is a time of an option, 0 if the option is not given.
+type span time.Duration
+
+const maxSpan = 10 * 365 * 24 * time.Hour
+
+// UnmarshalText reads seconds, as tcpdump's options have them, or what time.ParseDuration reads.
+func (s *span) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if n, nerr := strconv.ParseUint(string(text), 10, 32); nerr == nil {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d < time.Second || d > maxSpan {
+		return fmt.Errorf("%q: expected a second or more, such as 90 or 10m", text)
+	}
+	*s = span(d)
+	return nil
+}
+
+func (c *captureFiles) several() bool { return c.FileSize != 0 || c.FileTime != 0 }
+
+// check says what is wrong with the options for a capture to path.
+func (c *captureFiles) check(path string) error {
+	switch {
+	case c.Files != 0 && !c.several():
+		return failure.Usagef("-W %d: how many files needs -C, how large they get, or -G, how long they go on", c.Files)
+	case c.several() && path == "-":
+		return failure.Usagef("-w -: the standard output is one file: -C and -G need a name")
+	}
+	return nil
+}
+
+// name is that of the n-th file of a capture to path.
+func (c *captureFiles) name(path string, n int) string {
+	switch {
+	case c.Files != 0:
+		return fmt.Sprintf("%s%0*d", path, len(strconv.Itoa(int(c.Files)-1)), n%int(c.Files))
+	case n == 0:
+		return path
+	}
+	return path + strconv.Itoa(n)
+}
+
+// opener opens one file after the other.
+func (c *captureFiles) opener(path string) func() (io.WriteCloser, error) {
+	n := 0
+	return func() (io.WriteCloser, error) {
+		f, err := openCapture(c.name(path, n))
+		n++
+		return f, err
+	}
+}
+
+// openCapture makes a file, which only its owner may read if it is new.
+func openCapture(path string) (io.WriteCloser, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("-w: %w", err)
+	}
+	return f, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
@@ -25,7 +26,7 @@ import (
 
 // shark is a running `xnetfrontd capture`.
 type shark struct {
-	m    *machine
+	m    *testMachine
 	cmd  *exec.Cmd
 	file string
 
@@ -48,14 +49,14 @@ func (s *shark) said() string {
 }
 
 // capture starts it with args, writing to a file, and waits until it captures.
-func (m *machine) capture(args ...string) *shark {
+func (m *testMachine) capture(args ...string) *shark {
 	m.t.Helper()
 	file := filepath.Join(m.t.TempDir(), "vif.pcapng")
 	return m.captureTo(file, file, args...)
 }
 
 // captureTo is capture with a name for -w, and the name of the first file that it makes.
-func (m *machine) captureTo(name, first string, args ...string) *shark {
+func (m *testMachine) captureTo(name, first string, args ...string) *shark {
 	m.t.Helper()
 	s := &shark{m: m, file: first, ended: make(chan struct{})}
 	s.cmd = program(append([]string{"capture", "--control", m.socket(), "-w", name}, args...)...)
@@ -148,7 +149,7 @@ func (s *shark) frames() (all []seen, interfaces []pcapgo.NgInterface) {
 }
 
 // port is where the backend's side of the vif is.
-func (m *machine) port(devid int) (*netback.Vif, *netback.MemoryPort) {
+func (m *testMachine) port(devid int) (*netback.Vif, *netback.MemoryPort) {
 	m.t.Helper()
 	v, err := m.backend.Vif(m.t.Context(), netback.VifID{Frontend: guest, Device: devid})
 	if err != nil {
@@ -266,7 +267,7 @@ func TestCaptureEndsCleanlyWhenTheDaemonDoesAndSaysWhy(t *testing.T) {
 	m.awaitState(0, "Connected")
 	s := m.capture("0")
 	d.stop(unix.SIGKILL)
-	if said := s.wait(exitRuntime); !strings.Contains(said, "xnetfrontd: the capture is not complete: the daemon went away") {
+	if said := s.wait(failure.ExitRuntime); !strings.Contains(said, "xnetfrontd: the capture is not complete: the daemon went away") {
 		t.Errorf("it said %q", said)
 	}
 	s.frames()
@@ -334,7 +335,7 @@ func TestCapturesOfOtherVifsAndOfOneTwice(t *testing.T) {
 		{"7", `no vif "7": the daemon has vifs 0, 1`},
 		{"1 --queue 5", "vif 1 has no queue 5: it has 0 to 0"},
 	} {
-		wantError(t, m.ask(append([]string{"capture", "-w", file}, strings.Fields(c.args)...)...), exitRuntime, c.line)
+		wantError(t, m.ask(append([]string{"capture", "-w", file}, strings.Fields(c.args)...)...), failure.ExitRuntime, c.line)
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "mine" {
 		t.Errorf("a capture that was refused has written: %q, %v", b, err)
@@ -384,7 +385,7 @@ func TestCaptureIsNotWrittenToATerminal(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = terminal, &errOut
 	err = cmd.Run()
 	const want = "xnetfrontd: -w -: the standard output is a terminal: pipe it into wireshark or tcpdump, or give a file\n"
-	if cmd.ProcessState.ExitCode() != exitUsage || errOut.String() != want {
+	if cmd.ProcessState.ExitCode() != failure.ExitUsage || errOut.String() != want {
 		t.Errorf("%v, %q", err, errOut.String())
 	}
 }

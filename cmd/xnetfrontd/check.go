@@ -12,9 +12,15 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/guestvif"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/machine"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/vifowner"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
@@ -40,12 +46,12 @@ func (c *checkCmd) Run(s streams) error {
 	if err != nil {
 		return err
 	}
-	sys := newSystem()
-	guest, err := c.open(sys)
+	sys := machine.Local()
+	guest, err := c.xen().Open(sys)
 	if err != nil {
 		return err
 	}
-	if err := sys.check(); err != nil {
+	if err := sys.Check(); err != nil {
 		return errors.Join(err, guest.Close())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
@@ -54,14 +60,13 @@ func (c *checkCmd) Run(s streams) error {
 	return errors.Join(err, guest.Close())
 }
 
-// checkAll looks at every vif that run would serve now, and names the tables for
-// which there is none.
-func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.Guest, sys system, out io.Writer) error {
+// checkAll checks every vif that run would serve now, and names the tables that fit none.
+func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.Guest, sys machine.System, out io.Writer) error {
 	vifs, err := netfront.Vifs(ctx, guest.Store)
 	if err != nil {
 		return err
 	}
-	var problems severalErrors
+	var problems failure.Several
 	used := map[config.Selector]bool{}
 	for _, p := range vifs {
 		table, ok := cfg.For(p.DevID, p.MAC)
@@ -69,7 +74,9 @@ func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.G
 			continue
 		}
 		used[table.Match] = true
-		k := checker{guest: guest, devid: p.DevID, tap: table.TAPName(p.DevID), conf: frontendConfig(table, p.DevID), sys: sys, x: c.xenFlags}
+		conf := guestvif.Config(table, p.DevID)
+		conf.Logger = zap.NewNop()
+		k := checker{guest: guest, devid: p.DevID, tap: table.TAPName(p.DevID), conf: conf, kernel: vifowner.NewKernel(sys.Sysfs), at: c.xen()}
 		for _, p := range k.check(ctx) {
 			problems = append(problems, fmt.Errorf("vif %d: %w", k.devid, p))
 		}
@@ -81,7 +88,7 @@ func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.G
 		if used[table.Match] {
 			continue
 		}
-		has := has(table.Match, vifs)
+		has := guestvif.Have(table.Match, vifs)
 		if _, err := fmt.Fprintf(out, "vif %s\n  %-9s run waits for it: %s\n", table.Match, "not there", has); err != nil {
 			return err
 		}
@@ -89,49 +96,49 @@ func (c *checkCmd) checkAll(ctx context.Context, cfg config.Config, guest *xen.G
 			problems = append(problems, fmt.Errorf("vif %s: %w: %s", table.Match, netfront.ErrNoVif, has))
 		}
 	}
-	return problems.orNil()
+	return problems.OrNil()
 }
 
-// checker looks at one vif.
+// checker checks one vif.
 type checker struct {
-	guest *xen.Guest
-	devid int
-	tap   string
-	conf  netfront.Config
-	sys   system
-	x     xenFlags
-	lines bytes.Buffer
+	guest  *xen.Guest
+	devid  int
+	tap    string
+	conf   netfront.Config
+	kernel *vifowner.Kernel
+	at     machine.Xen
+	lines  bytes.Buffer
 }
 
 func (k *checker) line(name, format string, args ...any) {
 	fmt.Fprintf(&k.lines, "  %-9s "+format+"\n", append([]any{name}, args...)...)
 }
 
-// check returns what would keep run from serving the vif.
+// check returns the problems that would keep run from serving the vif.
 func (k *checker) check(ctx context.Context) []error {
 	var problems []error
 	problem := func(err error) {
 		problems = append(problems, err)
-		k.line("PROBLEM", "%s", oneLine(err))
+		k.line("PROBLEM", "%s", printable.Error(err))
 	}
 	owned := false
-	if who, ok := lockOwner(k.x.lockDir(), k.devid); ok {
+	if who, ok := vifowner.Owner(k.at.LockDir(), k.devid); ok {
 		owned = true
 		problem(fmt.Errorf("another xnetfrontd serves it: %s; see xnetfrontd status", who))
 	}
-	if !k.x.embedded() {
-		if err := k.sys.checkOwner(k.devid); err != nil {
+	if !k.at.Embedded() {
+		if err := k.kernel.CheckFree(k.devid); err != nil {
 			problem(err)
 		} else {
 			k.line("driver", "no kernel driver has it")
 		}
 	}
 	if _, err := net.InterfaceByName(k.tap); err == nil && !owned {
-		problem(tapTaken(k.tap))
+		problem(guestvif.TAPTaken(k.tap))
 	}
 	r, err := netfront.Inspect(ctx, k.guest, k.conf)
 	if err != nil && !silent(r) {
-		problem(explainOpen(ctx, k.guest, k.conf, err))
+		problem(guestvif.ExplainOpen(ctx, k.guest, k.conf, err))
 	}
 	if r != nil {
 		k.report(r)
@@ -139,13 +146,13 @@ func (k *checker) check(ctx context.Context) []error {
 	return problems
 }
 
-// silent tells whether the backend has offered nothing because it is not there yet.
-// That is no problem: run waits for it.
+// silent tells whether the backend has offered nothing since it is not there yet. That is no
+// problem: run waits for it.
 func silent(r *netfront.Report) bool {
 	return r != nil && r.Queues == 0 && r.BackendState != netif.StateInitWait.String() && r.BackendState != netif.StateConnected.String()
 }
 
-// report writes what a connection would be.
+// report describes the connection that run would make.
 func (k *checker) report(r *netfront.Report) {
 	k.line("link", "address %s, MTU %d", r.MAC, r.MTU)
 	if r.MTURefused != "" {

@@ -6,10 +6,11 @@ import (
 	"strings"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 )
 
-// configCmd are the commands about the configuration alone: they need neither Xen, nor
-// a daemon, nor more than to read the files.
+// configCmd are the commands about the configuration alone. They need no Xen and no daemon:
+// they only read files.
 type configCmd struct {
 	Check configCheckCmd `cmd:"" help:"Tell everything that is wrong with the configuration, a line each."`
 	Show  configShowCmd  `cmd:"" help:"Show the configuration as run would have it, and where each value comes from."`
@@ -55,9 +56,9 @@ func reportEach(s streams, err error) error {
 		return err
 	}
 	for _, p := range problems {
-		report(s.err, usageError{p})
+		report(s.err, failure.Usage(p))
 	}
-	return exitCode(exitUsage)
+	return failure.Reported(failure.ExitUsage)
 }
 
 type configShowCmd struct {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
@@ -56,11 +57,11 @@ func TestConfigCheckSaysWhatItHasReadAndEveryProblemOnALineOfItsOwn(t *testing.T
 		broken + `.d/a.toml:1: not TOML: expected ']]' to close array table name`,
 		broken + `.d/b.toml:1: unknown key foo: expected one of control, log, metrics, vif at the top level`,
 	}
-	if o := check("--config", broken); o != (outcome{exitUsage, "", "xnetfrontd: " + strings.Join(lines, "\nxnetfrontd: ") + "\n"}) {
+	if o := check("--config", broken); o != (outcome{failure.ExitUsage, "", "xnetfrontd: " + strings.Join(lines, "\nxnetfrontd: ") + "\n"}) {
 		t.Errorf("every problem:\n%s%+v", o.errOut, o)
 	}
 	o := runProgram(t, program("check", "--config", broken))
-	wantError(t, o, exitUsage, lines[0]+" (and 4 more problems: see xnetfrontd config check)")
+	wantError(t, o, failure.ExitUsage, lines[0]+" (and 4 more problems: see xnetfrontd config check)")
 }
 
 func TestConfigShowSaysWhereEachValueComesFromAndCanBeReadAgain(t *testing.T) {
@@ -122,7 +123,7 @@ disable = [] # default
 	if v.MTU.Value != 9000 || v.MTU.From != "command line" || v.DevID.Value != "*" || v.TAP.Value != "xnf%d" || v.TAP.From != "default" || shown.Keys["log.level"].Value != "info" {
 		t.Errorf("%+v", shown)
 	}
-	wantError(t, runProgram(t, program("config", "show", "--config", path+".gone")), exitUsage, "read configuration: open "+path+".gone: no such file or directory")
+	wantError(t, runProgram(t, program("config", "show", "--config", path+".gone")), failure.ExitUsage, "read configuration: open "+path+".gone: no such file or directory")
 }
 
 func TestReloadWithABrokenDropInChangesNothingAndOneWithAGoodOneDoes(t *testing.T) {
@@ -158,14 +159,14 @@ func TestReloadWithABrokenDropInChangesNothingAndOneWithAGoodOneDoes(t *testing.
 
 func TestDropInsAreReadOfAFileThatIsNotThereButADanglingLinkIsNoEmptyConfiguration(t *testing.T) {
 	path := configured(t, "", map[string]string{"a.toml": "[log]\n"})
-	if o := runProgram(t, program("prepare", "--if-configured", "--config", path)); o.code != exitRuntime || o.out != "no vif is configured: nothing to serve\n" {
+	if o := runProgram(t, program("prepare", "--if-configured", "--config", path)); o.code != failure.ExitRuntime || o.out != "no vif is configured: nothing to serve\n" {
 		t.Errorf("no vif: %+v", o)
 	}
 	if err := os.Symlink("/nowhere/b.toml", path+".d/b.toml"); err != nil {
 		t.Fatal(err)
 	}
 	want := "read configuration: " + path + ".d/b.toml is a link to /nowhere/b.toml, which is not there"
-	wantError(t, runProgram(t, program("config", "check", "--config", path)), exitUsage, want)
+	wantError(t, runProgram(t, program("config", "check", "--config", path)), failure.ExitUsage, want)
 	// Run is to say so, and the unit to fail with it.
 	wantError(t, runProgram(t, program("prepare", "--if-configured", "--config", path)), 0, want)
 }

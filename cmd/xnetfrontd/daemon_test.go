@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
@@ -116,7 +117,7 @@ func TestSecondSignalEndsAStopThatHangs(t *testing.T) {
 	}
 	io.Copy(io.Discard, out) // to its end
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitRuntime {
-		t.Errorf("exit code %d, want %d", code, exitRuntime)
+	if code := cmd.ProcessState.ExitCode(); code != failure.ExitRuntime {
+		t.Errorf("exit code %d, want %d", code, failure.ExitRuntime)
 	}
 }

@@ -15,6 +15,9 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/demo"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/logging"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/machine"
 )
 
 type demoCmd struct {
@@ -35,10 +38,10 @@ user namespaces and open /dev/net/tun; nothing of Xen.`
 
 func (c *demoCmd) Run(s streams) error {
 	if c.Size < 1 {
-		return usagef("--size %d: expected at least 1 byte", c.Size)
+		return failure.Usagef("--size %d: expected at least 1 byte", c.Size)
 	}
 	if c.Queues < 1 || c.Queues > maxDemoQueues {
-		return usagef("--queues %d: expected 1 to %d", c.Queues, maxDemoQueues)
+		return failure.Usagef("--queues %d: expected 1 to %d", c.Queues, maxDemoQueues)
 	}
 	if _, err := backendFeatures(c.BackendWithout); err != nil {
 		return err
@@ -46,7 +49,7 @@ func (c *demoCmd) Run(s streams) error {
 	if _, err := (&configFlags{Vif: new(config.Selector), Disable: c.Disable}).load(); err != nil {
 		return err
 	}
-	if err := newSystem().checkTUN(); err != nil {
+	if err := machine.Local().CheckTUN(); err != nil {
 		return err
 	}
 	program, err := os.Executable()
@@ -55,8 +58,8 @@ func (c *demoCmd) Run(s streams) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	// A second Ctrl-C ends it at once, and with it the processes that it started. Other
-	// signals do not: when a parent is killed, each of its threads sends one.
+	// A second Ctrl-C ends the program at once, and the processes that it started with it.
+	// Other signals do not: when a parent is killed, each of its threads sends one.
 	defer context.AfterFunc(ctx, func() { signal.Reset(unix.SIGINT) })()
 	if os.Geteuid() != 0 {
 		return c.asUser(ctx, program, s)
@@ -69,7 +72,7 @@ func (c *demoCmd) Run(s streams) error {
 		Disable:  c.Disable,
 		Keep:     c.Keep,
 		Out:      s.out,
-		Terminal: s.out == io.Writer(os.Stdout) && isTerminal(os.Stdout),
+		Terminal: s.out == io.Writer(os.Stdout) && logging.IsTerminal(os.Stdout),
 		UserNS:   demo.InUserNamespace(),
 	}
 	if c.Verbose {
@@ -90,7 +93,7 @@ func (c *demoCmd) asUser(ctx context.Context, program string, s streams) error {
 		return err
 	}
 	if code != 0 {
-		return exitCode(code)
+		return failure.Reported(code)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
@@ -127,7 +128,7 @@ func TestDemoThatIsInterruptedLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitRuntime || !strings.HasSuffix(out.String(), "xnetfrontd: interrupted\n") {
+	if code := cmd.ProcessState.ExitCode(); code != failure.ExitRuntime || !strings.HasSuffix(out.String(), "xnetfrontd: interrupted\n") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 	wantGone(t, out, tmp)
@@ -148,7 +149,7 @@ func TestDemoWhoseDaemonDiesFailsAndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitRuntime || !strings.Contains(out.String(), "daemon (pid "+pid[1]+") ended: signal: killed") {
+	if code := cmd.ProcessState.ExitCode(); code != failure.ExitRuntime || !strings.Contains(out.String(), "daemon (pid "+pid[1]+") ended: signal: killed") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 	wantGone(t, out, tmp)
@@ -188,5 +189,5 @@ func TestDemoForAPlainUserSaysWhatIsMissing(t *testing.T) {
 		}
 		return
 	}
-	wantError(t, o, exitRuntime, "open /dev/net/tun: permission denied: run as root, or let this user read and write it with `chmod 0666 /dev/net/tun`, which is how udev makes it")
+	wantError(t, o, failure.ExitRuntime, "open /dev/net/tun: permission denied: run as root, or let this user read and write it with `chmod 0666 /dev/net/tun`, which is how udev makes it")
 }

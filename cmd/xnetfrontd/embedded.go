@@ -7,10 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/daemon"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/logging"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
@@ -20,8 +23,8 @@ import (
 // maxDemoQueues is how many queue pairs the embedded backend offers at most.
 const maxDemoQueues = 16
 
-// embeddedXenCmd is the embedded Xen as a process: domain 0 with one network device
-// for one guest. It puts the backend's TAP into its own network namespace.
+// embeddedXenCmd is the embedded Xen as a process: a domain 0 with one network device for one
+// guest. The backend's TAP is in the network namespace of the process.
 type embeddedXenCmd struct {
 	Dir     string    `arg:"" help:"Directory for the sockets."`
 	DomID   xen.DomID `name:"domid" default:"1" help:"The guest."`
@@ -32,9 +35,9 @@ type embeddedXenCmd struct {
 	Without []string  `help:"Features not to offer."`
 }
 
-// backendFeatureNames are what the backend can be told not to offer, as [config]
-// names them. IPv4's checksum offload is not among them: it has no node in xenstore,
-// and every backend has it.
+// backendFeatureNames are the features that the backend can leave out, as [config] names them.
+// IPv4's checksum offload is not among them: it has no node in xenstore, and every backend
+// has it.
 func backendFeatureNames() []string {
 	return slices.DeleteFunc(config.Features(), func(s string) bool { return s == "csum" })
 }
@@ -47,7 +50,7 @@ func backendFeatures(without []string) (netback.Features, error) {
 	for _, name := range without {
 		p, ok := off[name]
 		if !ok {
-			return f, usagef("feature %q: expected one of %s", name, strings.Join(backendFeatureNames(), ", "))
+			return f, failure.Usagef("feature %q: expected one of %s", name, strings.Join(backendFeatureNames(), ", "))
 		}
 		*p = false
 	}
@@ -61,14 +64,15 @@ func (c *embeddedXenCmd) Run(streams) error {
 	}
 	features.MaxQueues = c.Queues
 	if err := netback.CheckRate(c.Rate); err != nil {
-		return usagef("--rate %q: expected bytes and microseconds, such as \"125000,50000\"", c.Rate)
+		return failure.Usagef("--rate %q: expected bytes and microseconds, such as \"125000,50000\"", c.Rate)
 	}
-	log, err := newLogger(config.Log{Level: "info", Format: "auto"})
+	log, err := logging.New(config.Log{Level: "info", Format: "auto"})
 	if err != nil {
 		return err
 	}
-	ctx, stopped := untilSignal(log)
-	defer stopped()
+	sig := daemon.CatchSignals(log)
+	defer sig.Close()
+	ctx := sig.Context
 	server, err := xensim.New(xensim.Options{Dir: c.Dir, AllowRaise: true})
 	if err != nil {
 		return err
@@ -93,7 +97,7 @@ func (c *embeddedXenCmd) Run(streams) error {
 	return c.serve(ctx, domain0, features, log)
 }
 
-// serve is netback until ctx ends. It says READY=1 when the backend's TAP is there.
+// serve is netback until ctx ends. It tells systemd READY=1 when the backend's TAP is there.
 func (c *embeddedXenCmd) serve(ctx context.Context, domain0 *xensim.Connection, features netback.Features, log *zap.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -112,7 +116,7 @@ func (c *embeddedXenCmd) serve(ctx context.Context, domain0 *xensim.Connection, 
 	served := make(chan error, 1)
 	go func() { served <- backend.Serve(ctx) }()
 	if _, err := backend.Vif(ctx, netback.VifID{Frontend: c.DomID, Device: c.DevID}); err == nil {
-		notify(log, daemon.SdNotifyReady)
+		daemon.Notify(log, sd.SdNotifyReady)
 	}
 	err := <-served
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

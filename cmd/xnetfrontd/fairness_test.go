@@ -81,7 +81,7 @@ var flooded = append(make([]byte, tap.VirtioHeaderSize), strange(60, 0)...)
 
 // makeBusy gives the guest's kernel some 20 us of work with each frame of a link, as from
 // packet filters: sockets whose filters take long to say no.
-func (m *machine) makeBusy(link netlink.Link) {
+func (m *testMachine) makeBusy(link netlink.Link) {
 	m.t.Helper()
 	filter := make([]unix.SockFilter, 4095, 4096)
 	for i := range filter {

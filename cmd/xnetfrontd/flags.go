@@ -4,14 +4,14 @@ import (
 	"errors"
 	"io/fs"
 
-	"go.uber.org/zap"
-
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/machine"
+	"github.com/xnetfrontd/xnetfrontd/internal/hold"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-// configFlags say what to serve: a file, or one vif on the command line. They belong
-// to run and check.
+// configFlags say what to serve: a file, or one vif on the command line.
 type configFlags struct {
 	Config     string           `short:"c" placeholder:"FILE" help:"Configuration file; FILE.d/*.toml are read after it (default: /etc/xnetfrontd/xnetfrontd.toml, unless --vif is given)."`
 	Vif        *config.Selector `placeholder:"N|MAC|*" help:"This vif, or all of them (*), as the flags below say, instead of what is in a file."`
@@ -34,11 +34,11 @@ func (f *configFlags) load() (config.Config, error) {
 	return l.Config, nil
 }
 
-// loaded is load with where the values come from.
+// loaded is load, and tells where the values come from.
 func (f *configFlags) loaded() (*config.Loaded, error) {
 	l, err := f.base()
 	if err != nil {
-		return nil, usageError{err}
+		return nil, failure.Usage(err)
 	}
 	for _, o := range []struct{ key, val string }{
 		{"control", f.Control}, {"log.level", f.LogLevel}, {"log.format", f.LogFormat},
@@ -48,7 +48,7 @@ func (f *configFlags) loaded() (*config.Loaded, error) {
 		}
 	}
 	if err := l.Check(); err != nil {
-		return nil, usageError{err}
+		return nil, failure.Usage(err)
 	}
 	return l, nil
 }
@@ -82,39 +82,37 @@ func (f *configFlags) file() (*config.Loaded, error) {
 	return l, err
 }
 
-// nothingToServe is the error of a run that was told nothing.
+// nothingToServe is the error of a run without a file and without --vif.
 type nothingToServe struct{}
 
 func (nothingToServe) Error() string {
 	return "nothing to serve: give --vif, or --config FILE, or write " + config.DefaultPath
 }
 
-// Is makes it the error of a file that is not there.
+// Is makes it an error of a file that is not there.
 func (nothingToServe) Is(target error) bool { return target == fs.ErrNotExist }
 
-// frontendConfig is what netfront is told about vif devid, which is served by v. It
-// logs nothing.
-func frontendConfig(v config.Vif, devid int) netfront.Config {
-	cfg := netfront.Config{
-		DevID:      devid,
-		TAPName:    v.TAPName(devid),
-		TxQueueLen: v.TxQueueLen,
-		MTU:        v.MTU,
-		Queues:     v.Queues,
-		NoShaping:  v.Shaping == config.ShapingOff,
-		Features:   netfront.AllFeatures(),
-		Logger:     zap.NewNop(),
+// xenFlags choose the hypervisor.
+type xenFlags struct {
+	Xen   string    `hidden:"" env:"XNETFRONTD_XEN" placeholder:"DIR" help:"Use the embedded Xen in this directory instead of the devices in /dev/xen."`
+	DomID xen.DomID `hidden:"" name:"domid" default:"1" help:"With --xen: the domain to be."`
+}
+
+func (f *xenFlags) xen() machine.Xen { return machine.Xen{Dir: f.Xen, DomID: f.DomID} }
+
+// holdFlags say where the holder is.
+type holdFlags struct {
+	Holder string `placeholder:"PATH" help:"Socket of the holder, which keeps what the next daemon needs to go on without an outage (default: ${hold_socket}; run starts one if there is none); 'none': do without."`
+}
+
+// socket is the holder's, or empty. The guest of an embedded Xen has a holder only if that
+// is named: the machine's own holder is for the machine's own vifs.
+func (f *holdFlags) socket(embedded bool) string {
+	switch {
+	case f.Holder == "none", f.Holder == "" && embedded:
+		return ""
+	case f.Holder == "":
+		return hold.DefaultSocket
 	}
-	off := map[string]*bool{
-		"sg":             &cfg.Features.SG,
-		"csum":           &cfg.Features.Csum,
-		"csum_ipv6":      &cfg.Features.CsumIPv6,
-		"gso_tcpv4":      &cfg.Features.GSOv4,
-		"gso_tcpv6":      &cfg.Features.GSOv6,
-		"split_channels": &cfg.Features.SplitChannels,
-	}
-	for _, name := range v.Disable {
-		*off[name] = false // config knows no other names
-	}
-	return cfg
+	return f.Holder
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // startHolder runs a holder until the test ends, and returns its socket.
-func (m *machine) startHolder() string {
+func (m *testMachine) startHolder() string {
 	m.t.Helper()
 	socket := filepath.Join(m.t.TempDir(), "hold.sock")
 	cmd := program("hold", "--socket", socket)
@@ -35,7 +35,7 @@ func (m *machine) startHolder() string {
 }
 
 // held lists the keys with the holder.
-func (m *machine) held(socket string) []string {
+func (m *testMachine) held(socket string) []string {
 	m.t.Helper()
 	c, err := hold.Dial(m.t.Context(), socket)
 	if err != nil {
@@ -143,14 +143,14 @@ func TestVifThatIsNotConfiguredAnyMoreStaysWithTheHolder(t *testing.T) {
 }
 
 // plain runs a command that knows of no Xen.
-func (m *machine) plain(args ...string) outcome {
+func (m *testMachine) plain(args ...string) outcome {
 	var out, errOut strings.Builder
 	code := execute(args, streams{out: &out, err: &errOut})
 	return outcome{code, out.String(), errOut.String()}
 }
 
 // await waits until cond is true.
-func (m *machine) await(what string, cond func() bool) {
+func (m *testMachine) await(what string, cond func() bool) {
 	m.t.Helper()
 	for end := time.Now().Add(patience); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {

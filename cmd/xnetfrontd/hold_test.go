@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 )
 
@@ -21,9 +22,9 @@ func TestHoldRefusesWhatItCannotDo(t *testing.T) {
 		code int
 		line string
 	}{
-		{[]string{"--socket", dir}, exitRuntime, dir + " is there and is no socket: remove it, or choose another --socket"},
-		{[]string{"--linger=-1s"}, exitUsage, "--linger -1s: expected 0 or more"},
-		{[]string{"--log-level", "loud"}, exitUsage, `log level: unrecognized level: "loud"`},
+		{[]string{"--socket", dir}, failure.ExitRuntime, dir + " is there and is no socket: remove it, or choose another --socket"},
+		{[]string{"--linger=-1s"}, failure.ExitUsage, "--linger -1s: expected 0 or more"},
+		{[]string{"--log-level", "loud"}, failure.ExitUsage, `log level: unrecognized level: "loud"`},
 	} {
 		wantError(t, runProgram(t, program(append([]string{"hold"}, c.args...)...)), c.code, c.line)
 	}
@@ -33,7 +34,7 @@ func TestHoldRefusesWhatItCannotDo(t *testing.T) {
 func TestDaemonThatFindsNoXenSaysSoInOneLineAndStartsNoHolder(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "run", "hold.sock")
-	wantError(t, runProgram(t, program("run", "--vif", "0", "--xen", dir, "--holder", socket, "--control", filepath.Join(dir, "c.sock"))), exitRuntime,
+	wantError(t, runProgram(t, program("run", "--vif", "0", "--xen", dir, "--holder", socket, "--control", filepath.Join(dir, "c.sock"))), failure.ExitRuntime,
 		"embedded Xen in "+dir+": connect domain 1: open grants: dial unixpacket "+dir+"/hypercalls: connect: no such file or directory")
 	if _, err := os.Stat(filepath.Dir(socket)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the holder's directory: %v, want none", err)

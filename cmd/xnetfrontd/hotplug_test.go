@@ -18,7 +18,7 @@ import (
 )
 
 // attach gives the guest a vif with the address that ends with last.
-func (m *machine) attach(devid int, last byte) {
+func (m *testMachine) attach(devid int, last byte) {
 	m.t.Helper()
 	cfg := xensim.VifConfig{Frontend: guest, DevID: devid, MAC: net.HardwareAddr{0, 0x16, 0x3e, 0, 0, last}}
 	if err := xensim.AttachVif(m.t.Context(), m.domain0.Store(), cfg); err != nil {
@@ -26,7 +26,7 @@ func (m *machine) attach(devid int, last byte) {
 	}
 }
 
-func (m *machine) detach(devid int) {
+func (m *testMachine) detach(devid int) {
 	m.t.Helper()
 	if err := xensim.DetachVif(m.t.Context(), m.domain0.Store(), guest, devid, patience); err != nil {
 		m.t.Fatal(err)
@@ -34,7 +34,7 @@ func (m *machine) detach(devid int) {
 }
 
 // awaitVif waits until a vif, by what the configuration calls it, is as wanted.
-func (m *machine) awaitVif(what, match string, want func(control.Vif) bool) control.Vif {
+func (m *testMachine) awaitVif(what, match string, want func(control.Vif) bool) control.Vif {
 	m.t.Helper()
 	_, v := m.awaitStatus(what+", vif "+match, func(v control.Vif) bool { return v.Match == match && want(v) })
 	return v
@@ -53,7 +53,7 @@ func connectedAs(devid int) func(control.Vif) bool {
 func isWaiting(v control.Vif) bool { return v.Waiting != "" }
 
 // link returns a link of the daemon's namespace.
-func (m *machine) link(name string) netlink.Link {
+func (m *testMachine) link(name string) netlink.Link {
 	m.t.Helper()
 	l, err := m.space.Links.LinkByName(name)
 	if err != nil {
@@ -62,13 +62,13 @@ func (m *machine) link(name string) netlink.Link {
 	return l
 }
 
-func (m *machine) config(text string) string {
+func (m *testMachine) config(text string) string {
 	return writeFile(m.t, filepath.Join(m.dir, "x.toml"), text)
 }
 
 // reload tells a daemon to read its file, which gets another text first, and waits
 // until it has.
-func (m *machine) reload(d *process, text string) {
+func (m *testMachine) reload(d *process, text string) {
 	m.t.Helper()
 	m.config(text)
 	if err := d.cmd.Process.Signal(unix.SIGHUP); err != nil {

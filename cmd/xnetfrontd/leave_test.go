@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/release"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
@@ -101,10 +103,10 @@ func TestReleaseOfAVifWhoseBackendRemovesItSaysAtOnceWhatRemains(t *testing.T) {
 	}
 	for _, when := range []string{"left by the stop", "gone already"} {
 		began := time.Now()
-		wantError(t, m.run("release", "--vif", "0", "--holder", socket), exitRuntime,
+		wantError(t, m.run("release", "--vif", "0", "--holder", socket), failure.ExitRuntime,
 			"vif 0: the backend is gone: there is no /local/domain/0/backend/vif/1/0 in domain 0; nothing of a daemon's is left,"+
 				" and the toolstack has to attach the vif anew (xl network-detach, xl network-attach)")
-		if took := time.Since(began); took > releaseLimit/2 {
+		if took := time.Since(began); took > release.DefaultLimit/2 {
 			t.Errorf("%s: it took %v", when, took)
 		}
 		m.wantFree(before)

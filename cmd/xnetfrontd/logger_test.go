@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/journal"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/logging"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
@@ -107,8 +109,8 @@ func (u *unit) end(code int) {
 func TestAFailureOfAUnitIsInTheJournalAsAnError(t *testing.T) {
 	u := newUnit(t, "hold", "--linger=-1s")
 	u.wants("MESSAGE=--linger -1s: expected 0 or more (exit code 2)", "PRIORITY=3", "SYSLOG_IDENTIFIER=xnetfrontd",
-		"MESSAGE_ID="+eventFailed, "XNF_EXIT_CODE=2")
-	u.end(exitUsage)
+		"MESSAGE_ID="+logging.EventFailed, "XNF_EXIT_CODE=2")
+	u.end(failure.ExitUsage)
 }
 
 func TestAUnitLogsToTheJournal(t *testing.T) {
@@ -123,7 +125,7 @@ func TestWithoutAJournalTheLogIsOnStandardError(t *testing.T) {
 	}
 	o := runProgram(t, program("run", "--vif", "0", "--xen", filepath.Join(t.TempDir(), "none"), "--log-format", "journal"))
 	first, rest, _ := strings.Cut(o.errOut, "\n")
-	if !strings.Contains(first, `"message_id":"`+eventNoJournal+`"`) || !strings.HasPrefix(rest, "xnetfrontd: ") || o.code != exitRuntime {
+	if !strings.Contains(first, `"message_id":"`+logging.EventNoJournal+`"`) || !strings.HasPrefix(rest, "xnetfrontd: ") || o.code != failure.ExitRuntime {
 		t.Errorf("exit code %d, stderr: %s", o.code, o.errOut)
 	}
 }

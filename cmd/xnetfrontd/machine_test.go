@@ -29,8 +29,8 @@ const (
 	stopTime = 2 * time.Second  // that a stop takes at most, normally
 )
 
-// machine is an embedded Xen in this process and a network namespace for daemons.
-type machine struct {
+// testMachine is an embedded Xen in this process and a network namespace for daemons.
+type testMachine struct {
 	t       *testing.T
 	dir     string
 	server  *xensim.Server
@@ -40,10 +40,10 @@ type machine struct {
 }
 
 // newMachine has the given vifs and no backend.
-func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *machine {
+func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *testMachine {
 	t.Helper()
 	needs.Root(t)
-	m := &machine{t: t, dir: t.TempDir()}
+	m := &testMachine{t: t, dir: t.TempDir()}
 	opts.Dir = m.dir
 	var err error
 	if m.server, err = xensim.New(opts); err != nil {
@@ -72,10 +72,10 @@ func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *machine {
 
 // startBackend serves the vifs until the function that it returns is called. From
 // then on nothing answers, and the backend's nodes stay what they are.
-func (m *machine) startBackend() (kill func()) { return m.startBackendLike(netback.Options{}) }
+func (m *testMachine) startBackend() (kill func()) { return m.startBackendLike(netback.Options{}) }
 
 // startBackendLike is startBackend with these options.
-func (m *machine) startBackendLike(o netback.Options) (kill func()) {
+func (m *testMachine) startBackendLike(o netback.Options) (kill func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	backend := netback.New(m.domain0, o)
 	m.backend = backend
@@ -104,7 +104,7 @@ type process struct {
 }
 
 // start starts `run` with args on the machine.
-func (m *machine) start(args ...string) *process {
+func (m *testMachine) start(args ...string) *process {
 	m.t.Helper()
 	path := filepath.Join(m.t.TempDir(), "notify")
 	notes, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -137,7 +137,7 @@ func (m *machine) start(args ...string) *process {
 	return d
 }
 
-func (m *machine) args(command string, args ...string) []string {
+func (m *testMachine) args(command string, args ...string) []string {
 	all := append([]string{command, "--xen", m.dir, "--domid", fmt.Sprint(guest)}, args...)
 	if command == "run" && !strings.Contains(strings.Join(args, " "), "--control") {
 		all = append(all, "--control", m.socket())
@@ -145,10 +145,10 @@ func (m *machine) args(command string, args ...string) []string {
 	return all
 }
 
-func (m *machine) socket() string { return filepath.Join(m.dir, "control.sock") }
+func (m *testMachine) socket() string { return filepath.Join(m.dir, "control.sock") }
 
 // run runs a command on the machine to its end.
-func (m *machine) run(command string, args ...string) outcome {
+func (m *testMachine) run(command string, args ...string) outcome {
 	m.t.Helper()
 	var out, errOut bytes.Buffer
 	cmd := program(m.args(command, args...)...)
@@ -166,13 +166,13 @@ func (m *machine) run(command string, args ...string) outcome {
 }
 
 // hasLink tells whether the namespace has a link of that name.
-func (m *machine) hasLink(name string) bool {
+func (m *testMachine) hasLink(name string) bool {
 	_, err := m.space.Links.LinkByName(name)
 	return err == nil
 }
 
 // wantNothingLeft checks that no TAP, grant or event channel is left.
-func (m *machine) wantNothingLeft(taps ...string) {
+func (m *testMachine) wantNothingLeft(taps ...string) {
 	m.t.Helper()
 	for _, name := range taps {
 		if m.hasLink(name) {
@@ -241,7 +241,7 @@ func (d *process) stop(sig unix.Signal) (code int, took time.Duration) {
 }
 
 // awaitStatus waits until the daemon's status has a vif that is as wanted.
-func (m *machine) awaitStatus(what string, want func(control.Vif) bool) (*control.Status, control.Vif) {
+func (m *testMachine) awaitStatus(what string, want func(control.Vif) bool) (*control.Status, control.Vif) {
 	m.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -260,7 +260,7 @@ func (m *machine) awaitStatus(what string, want func(control.Vif) bool) (*contro
 }
 
 // awaitState waits until the vif is in a state.
-func (m *machine) awaitState(devid int, state string) *control.Status {
+func (m *testMachine) awaitState(devid int, state string) *control.Status {
 	m.t.Helper()
 	st, _ := m.awaitStatus(fmt.Sprintf("vif %d %s", devid, state), func(v control.Vif) bool {
 		return v.DevID == devid && v.Device != nil && v.Device.State == state

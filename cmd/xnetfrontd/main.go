@@ -8,21 +8,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/logging"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
-)
-
-// Exit codes.
-const (
-	exitRuntime = 1 // it could not be done
-	exitUsage   = 2 // it was asked for in a way that cannot be right
-	exitMachine = 3 // it cannot be done on this machine, or with this kernel
 )
 
 // cli is the command line.
@@ -47,52 +43,10 @@ type cli struct {
 	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
 }
 
-// streams are where a command writes.
+// streams are the outputs of a command.
 type streams struct {
 	out io.Writer
 	err io.Writer
-}
-
-// usageError is an error of what was asked for: exit code 2.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// exitCode is an error that somebody else has reported.
-type exitCode int
-
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
-
-// severalErrors are reported on a line each, as those of vifs that have nothing to do with
-// each other.
-type severalErrors []error
-
-func (e severalErrors) Error() string   { return errors.Join(e...).Error() }
-func (e severalErrors) Unwrap() []error { return e }
-
-// orNil is nil if there are none.
-func (e severalErrors) orNil() error {
-	if len(e) == 0 {
-		return nil
-	}
-	return e
-}
-
-// add adds err; of several errors, and of those that were joined with them, each.
-func (e *severalErrors) add(err error) {
-	var several severalErrors
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-	case ok && errors.As(err, &several):
-		for _, err := range joined.Unwrap() {
-			e.add(err)
-		}
-	default:
-		*e = append(*e, err)
-	}
 }
 
 func main() {
@@ -111,7 +65,7 @@ func execute(args []string, s streams) int {
 	}
 	ctx, err := parser.Parse(args)
 	if err != nil {
-		return report(s.err, usagef("%w; see xnetfrontd --help", err))
+		return report(s.err, failure.Usagef("%w; see xnetfrontd --help", err))
 	}
 	return report(s.err, ctx.Run(s))
 }
@@ -132,34 +86,30 @@ func newParser(s streams) (*kong.Kong, error) {
 	)
 }
 
-// report writes err as one line, or several errors as one each, to the journal if w is its
-// stream, and returns the exit code for it.
+// report writes err as one line, or several errors as one each, and returns the exit code. If
+// w is the journal's stream, the lines become entries of the journal.
 func report(w io.Writer, err error) int {
-	if err == nil {
-		return 0
+	var reported failure.Reported
+	code := failure.Code(err)
+	if err == nil || errors.As(err, &reported) {
+		return code
 	}
-	var code exitCode
-	if errors.As(err, &code) {
-		return int(code)
-	}
-	status := exitRuntime
-	var usage usageError
-	var machine machineError
-	switch {
-	case errors.As(err, &usage):
-		status = exitUsage
-	case errors.As(err, &machine):
-		status = exitMachine
-	}
-	var lines severalErrors
-	lines.add(err)
+	var lines failure.Several
+	lines.Add(err)
 	for _, err := range lines {
-		if !noteFailure(w, err, status) {
-			fmt.Fprintf(w, "xnetfrontd: %s\n", oneLine(err))
+		if !logging.NoteFailure(w, err, code) {
+			fmt.Fprintf(w, "xnetfrontd: %s\n", printable.Error(err))
 		}
 	}
-	return status
+	return code
 }
 
-// oneLine is err's text as one line that any terminal can show.
-func oneLine(err error) string { return printable.Line(err.Error()) }
+// version is set by the linker (-X main.version=...).
+var version = "unknown"
+
+type versionCmd struct{}
+
+func (versionCmd) Run(s streams) error {
+	_, err := fmt.Fprintf(s.out, "xnetfrontd %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}

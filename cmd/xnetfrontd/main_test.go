@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
+
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/daemon"
 )
 
 // What a process that this test binary starts of itself is to be.
@@ -30,9 +32,9 @@ func TestMain(m *testing.M) {
 	case os.Getenv(beProgram) != "":
 		main()
 	case os.Getenv(beStuck) != "":
-		ctx, _ := untilSignal(zap.NewNop())
+		sig := daemon.CatchSignals(zap.NewNop())
 		os.Stdout.WriteString("up\n")
-		<-ctx.Done()
+		<-sig.Context.Done()
 		os.Stdout.WriteString("stopping\n")
 		select {}
 	}

@@ -29,7 +29,7 @@ const exampleTarget = "127.0.0.1:9797"
 
 // startMeasured starts a daemon with a holder that shows its figures at a unix socket and
 // at exampleTarget, and serves vif 0 with two queues.
-func (m *machine) startMeasured(holder string) *process {
+func (m *testMachine) startMeasured(holder string) *process {
 	m.t.Helper()
 	file := filepath.Join(m.dir, "xnetfrontd.toml")
 	text := fmt.Sprintf("[metrics]\nsocket = %q\nlisten = %q\n[[vif]]\ndevid = 0\nqueues = 2\n", m.metrics(), exampleTarget)
@@ -41,10 +41,10 @@ func (m *machine) startMeasured(holder string) *process {
 	return d
 }
 
-func (m *machine) metrics() string { return filepath.Join(m.dir, "metrics.sock") }
+func (m *testMachine) metrics() string { return filepath.Join(m.dir, "metrics.sock") }
 
 // scrape reads the figures, in text and as families by name.
-func (m *machine) scrape(client *http.Client, host string) (text string, families map[string]*dto.MetricFamily) {
+func (m *testMachine) scrape(client *http.Client, host string) (text string, families map[string]*dto.MetricFamily) {
 	m.t.Helper()
 	q, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, "http://"+host+"/metrics", nil)
 	if err != nil {
@@ -68,7 +68,7 @@ func (m *machine) scrape(client *http.Client, host string) (text string, familie
 }
 
 // local scrapes the unix socket.
-func (m *machine) local() (text string, families map[string]*dto.MetricFamily) {
+func (m *testMachine) local() (text string, families map[string]*dto.MetricFamily) {
 	m.t.Helper()
 	return m.scrape(&http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -162,7 +162,7 @@ func TestEveryAlertIsInTheDocumentation(t *testing.T) {
 }
 
 // send gives the TAP an address and sends frames through it.
-func (m *machine) send(n int) {
+func (m *testMachine) send(n int) {
 	m.t.Helper()
 	link, err := m.space.Links.LinkByName("xnf0")
 	if err != nil {
@@ -246,7 +246,7 @@ func TestCountersDoNotGoBackOverAReconnect(t *testing.T) {
 }
 
 // closeBackend makes the backend's state in xenstore that of one which has gone.
-func (m *machine) closeBackend() {
+func (m *testMachine) closeBackend() {
 	m.t.Helper()
 	if err := m.domain0.Store().Write(m.t.Context(), xensim.BackendPath(0, guest, 0)+"/state", "6"); err != nil {
 		m.t.Fatal(err)

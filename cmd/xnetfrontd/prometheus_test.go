@@ -52,7 +52,7 @@ func TestPromtoolAcceptsTheRulesAndTheirTestsAndTheExample(t *testing.T) {
 
 // startPrometheus runs a Prometheus of the example configuration in the machine's
 // namespace, only that it looks 30 times as often.
-func (m *machine) startPrometheus() {
+func (m *testMachine) startPrometheus() {
 	m.t.Helper()
 	example := readFile(m.t, filepath.Join(rulesDir, "prometheus.yml"))
 	rules, err := filepath.Abs(filepath.Join(rulesDir, "xnetfrontd.rules.yml"))
@@ -91,7 +91,7 @@ func (m *machine) startPrometheus() {
 }
 
 // query asks Prometheus for the value of an expression.
-func (m *machine) query(expression string) (string, error) {
+func (m *testMachine) query(expression string) (string, error) {
 	m.t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command("promtool", "query", "instant", "http://"+prometheusWeb, expression)
@@ -106,7 +106,7 @@ func (m *machine) query(expression string) (string, error) {
 }
 
 // awaitQuery waits until Prometheus has a value for an expression.
-func (m *machine) awaitQuery(expression string) {
+func (m *testMachine) awaitQuery(expression string) {
 	m.t.Helper()
 	m.await("a value of "+expression, func() bool {
 		value, err := m.query(expression)

@@ -12,11 +12,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/cmdtest"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/fakekernel"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/release"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
 // frontendNode reads a node of the guest's vif 0.
-func (m *machine) frontendNode(key string) string {
+func (m *testMachine) frontendNode(key string) string {
 	m.t.Helper()
 	v, err := m.domain0.Store().Read(m.t.Context(), path.Join(xensim.FrontendPath(guest, 0), key))
 	if err != nil {
@@ -26,7 +30,7 @@ func (m *machine) frontendNode(key string) string {
 }
 
 // wantFree checks that vif 0 is as the toolstack made it.
-func (m *machine) wantFree(before []string) {
+func (m *testMachine) wantFree(before []string) {
 	m.t.Helper()
 	if st := m.frontendNode("state"); st != "1" {
 		m.t.Errorf("the frontend's state is %s, want 1, Initialising", st)
@@ -36,7 +40,7 @@ func (m *machine) wantFree(before []string) {
 	}
 }
 
-func (m *machine) nodes() []string {
+func (m *testMachine) nodes() []string {
 	m.t.Helper()
 	names, err := m.domain0.Store().Directory(m.t.Context(), xensim.FrontendPath(guest, 0))
 	if err != nil {
@@ -73,7 +77,7 @@ func TestVifThatIsServedIsNotReleased(t *testing.T) {
 	d.await("READY=1")
 	m.awaitState(0, "Connected")
 	o := m.run("release", "--vif", "0")
-	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: a daemon serves it, ") ||
+	if o.code != failure.ExitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: a daemon serves it, ") ||
 		!strings.HasSuffix(o.errOut, ": stop that first (systemctl stop xnetfrontd), or take the vif out of its configuration and restart it\n") {
 		t.Errorf("%+v", o)
 	}
@@ -84,26 +88,26 @@ func TestVifThatIsServedIsNotReleased(t *testing.T) {
 
 func TestVifThatIsNotThereIsNotReleased(t *testing.T) {
 	m := newMachine(t, xensim.Options{}, 0, 2)
-	wantError(t, m.run("release", "--vif", "1"), exitRuntime, "vif 1: no such vif: this domain has 0, 2")
-	wantError(t, m.run("release", "--vif", "70000"), exitUsage, "--vif 70000: expected a whole number from 0 to 65535")
-	wantError(t, m.run("release"), exitUsage, "missing flags: --vif=N; see xnetfrontd --help")
+	wantError(t, m.run("release", "--vif", "1"), failure.ExitRuntime, "vif 1: no such vif: this domain has 0, 2")
+	wantError(t, m.run("release", "--vif", "70000"), failure.ExitUsage, "--vif 70000: expected a whole number from 0 to 65535")
+	wantError(t, m.run("release"), failure.ExitUsage, "missing flags: --vif=N; see xnetfrontd --help")
 }
 
 // releaser is one in this process, with a fake kernel.
-func (m *machine) releaser(k *fakeKernel, out *bytes.Buffer) *releaser {
+func (m *testMachine) releaser(k *fakekernel.Kernel, out *bytes.Buffer) *release.Releaser {
 	m.t.Helper()
 	conn, err := m.server.Connect(guest)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { conn.Close() })
-	return &releaser{lockDir: m.t.TempDir(), limit: patience, store: conn.Store(), bus: k.bus(), out: out}
+	return &release.Releaser{LockDir: m.t.TempDir(), Limit: patience, Store: conn.Store(), Kernel: k.Owner(), Out: out}
 }
 
 // serveAsKernel lets the kernel's driver be a daemon, which the backend cannot tell
 // from it.
-func (m *machine) serveAsKernel(k *fakeKernel, started **process) {
-	k.bound = func(int) error {
+func (m *testMachine) serveAsKernel(k *fakekernel.Kernel, started **process) {
+	k.Bound = func(int) error {
 		if st := m.frontendNode("state"); st != "1" {
 			m.t.Errorf("bound in state %s: the kernel waits for ever", st)
 		}
@@ -115,12 +119,12 @@ func (m *machine) serveAsKernel(k *fakeKernel, started **process) {
 func TestReleasedVifIsTheKernelsAndConnected(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
 	m.startBackend()
-	k := newFakeKernel(t, false, 0)
+	k := fakekernel.New(t, false, 0)
 	var kernel *process
 	m.serveAsKernel(k, &kernel)
 	var out bytes.Buffer
 	r := m.releaser(k, &out)
-	if err := r.release(t.Context()); err != nil {
+	if err := r.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if st := m.frontendNode("state"); st != "4" {
@@ -130,10 +134,10 @@ func TestReleasedVifIsTheKernelsAndConnected(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("printed:\n%swant:\n%s", out.String(), want)
 	}
-	k.wantWritten("drivers_autoprobe=0", "drivers_autoprobe=1", "drivers_autoprobe=0", "modprobe=xen-netfront", "drivers_autoprobe=1", "bind=vif-0")
+	k.WantWritten("drivers_autoprobe=0", "drivers_autoprobe=1", "drivers_autoprobe=0", "modprobe=xen-netfront", "drivers_autoprobe=1", "bind=vif-0")
 
 	out.Reset()
-	if err := r.release(t.Context()); err != nil {
+	if err := r.Release(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if want := "vif 0: the kernel's xen-netfront has it already, connected, as eth0\n"; out.String() != want {
@@ -150,36 +154,56 @@ func TestVifWhoseBackendIsDeadIsNotBound(t *testing.T) {
 	m.awaitState(0, "Connected")
 	kill()
 	d.stop(unix.SIGKILL)
-	k := newFakeKernel(t, true)
+	k := fakekernel.New(t, true)
 	var out bytes.Buffer
 	r := m.releaser(k, &out)
-	r.limit = 200 * time.Millisecond
-	wantMessage(t, r.release(t.Context()), "the backend does not answer: /local/domain/0/backend/vif/1/0 in domain 0 stays Connected and does not get to InitWait;"+
+	r.Limit = 200 * time.Millisecond
+	cmdtest.WantError(t, r.Release(t.Context()), "the backend does not answer: /local/domain/0/backend/vif/1/0 in domain 0 stays Connected and does not get to InitWait;"+
 		" it is not given to the kernel, which would wait for that without an end; run this again when the backend is back")
-	k.wantWritten()
+	k.WantWritten()
 	m.wantFree(before)
 }
 
 func TestKernelThatDoesNotConnectIsReportedWithBothStates(t *testing.T) {
 	m := newMachine(t, xensim.Options{}, 0)
 	m.startBackend()
-	k := newFakeKernel(t, true, 0)
+	k := fakekernel.New(t, true, 0)
 	var out bytes.Buffer
 	r := m.releaser(k, &out)
-	r.limit = 200 * time.Millisecond
+	r.Limit = 200 * time.Millisecond
 	if err := m.domain0.Store().Write(t.Context(), xensim.HomePath(guest)+"/error/device/vif/0/error", "22 allocating event channel"); err != nil {
 		t.Fatal(err)
 	}
-	wantMessage(t, r.release(t.Context()), "the kernel's xen-netfront has it, but is not connected: the backend did not answer in time:"+
+	cmdtest.WantError(t, r.Release(t.Context()), "the kernel's xen-netfront has it, but is not connected: the backend did not answer in time:"+
 		` the frontend is Initialising, the backend /local/domain/0/backend/vif/1/0 in domain 0 is InitWait; the frontend says "22 allocating event channel"`)
 }
 
 func TestKernelThatRefusesAVifIsReported(t *testing.T) {
 	m := newMachine(t, xensim.Options{}, 0)
 	m.startBackend()
-	k := newFakeKernel(t, true)
-	k.must(os.Mkdir(k.device(0), 0o755))
-	k.bound = func(int) error { return errors.New("no such device") }
+	k := fakekernel.New(t, true)
+	k.Must(os.Mkdir(k.Device(0), 0o755))
+	k.Bound = func(int) error { return errors.New("no such device") }
 	var out bytes.Buffer
-	wantMessage(t, m.releaser(k, &out).release(t.Context()), "the kernel's xen-netfront does not take it; see dmesg\nno such device")
+	cmdtest.WantError(t, m.releaser(k, &out).Release(t.Context()), "the kernel's xen-netfront does not take it; see dmesg\nno such device")
+}
+
+func TestReleaseLetsTheKernelTakeAVifWhenItIsReadyForThat(t *testing.T) {
+	m := newMachine(t, xensim.Options{}, 0)
+	conn, err := m.server.Connect(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	k := fakekernel.NewWatching(t, true, guest, conn.Store(), m.domain0.Store(), 0)
+	m.startBackend()
+	k.Must(k.WriteAttribute(t.Context(), k.Driver()+"/unbind", "vif-0"))
+	k.Wrote = nil
+	var kernel *process
+	m.serveAsKernel(k.Kernel, &kernel)
+	var out bytes.Buffer
+	r := m.releaser(k.Kernel, &out)
+	r.Store = k
+	k.Must(r.Release(t.Context()))
+	k.WantWritten("drivers_autoprobe=0", "drivers_autoprobe=1", "bind=vif-0")
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
@@ -34,7 +35,7 @@ func TestWhatCannotBeServedIsOneLineAndChangesNothing(t *testing.T) {
 				m.awaitBackend(0, "2")
 			}
 			before := m.links()
-			wantError(t, m.run("run", c.args...), exitRuntime, c.line)
+			wantError(t, m.run("run", c.args...), failure.ExitRuntime, c.line)
 			if after := m.links(); after != before {
 				t.Errorf("links before: %s, after: %s", before, after)
 			}
@@ -47,7 +48,7 @@ func TestWhatCannotBeServedIsOneLineAndChangesNothing(t *testing.T) {
 }
 
 // links lists the namespace's links.
-func (m *machine) links() string {
+func (m *testMachine) links() string {
 	m.t.Helper()
 	links, err := m.space.Links.LinkList()
 	if err != nil {
@@ -71,7 +72,7 @@ func TestCheckOfAVifWhoseBackendIsDownIsNoProblem(t *testing.T) {
 func TestEmbeddedXenThatIsNotThereIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	o := runProgram(t, program("run", "--xen", dir, "--vif", "0"))
-	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: embedded Xen in "+dir+": ") || strings.Count(o.errOut, "\n") != 1 {
+	if o.code != failure.ExitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: embedded Xen in "+dir+": ") || strings.Count(o.errOut, "\n") != 1 {
 		t.Errorf("%+v", o)
 	}
 }
@@ -85,14 +86,14 @@ func TestSecondDaemonForAVifIsToldWhoServesIt(t *testing.T) {
 	who := fmt.Sprintf("pid %d (/proc/self/exe run --xen %s ", pid, m.dir)
 	for _, vif := range []string{"0", "00:16:3e:00:00:00", "*"} {
 		o := m.run("run", "--vif", vif, "--tap", "other%d", "--control", m.dir+"/other.sock")
-		if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) ||
+		if o.code != failure.ExitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) ||
 			!strings.Contains(o.errOut, "), since "+time.Now().Format("2006-")) ||
 			!strings.HasSuffix(o.errOut, "; stop that one first (lock "+lock+")\n") || strings.Count(o.errOut, "\n") != 1 {
 			t.Errorf("%s: %+v", vif, o)
 		}
 	}
 	o := m.run("check", "--vif", "0")
-	if o.code != exitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) || !strings.HasSuffix(o.errOut, "; see xnetfrontd status\n") {
+	if o.code != failure.ExitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) || !strings.HasSuffix(o.errOut, "; see xnetfrontd status\n") {
 		t.Errorf("%+v", o)
 	}
 	// The end of the process is the end of the lock, however it ends.
@@ -106,7 +107,7 @@ func TestSecondDaemonOnAControlSocketIsToldWhoListens(t *testing.T) {
 	first := m.start("--vif", "0")
 	first.await("READY=1")
 	o := m.run("run", "--vif", "1")
-	wantError(t, o, exitRuntime, fmt.Sprintf("control socket %s: pid %d listens on it already; stop that one, or choose another path with --control", m.socket(), first.cmd.Process.Pid))
+	wantError(t, o, failure.ExitRuntime, fmt.Sprintf("control socket %s: pid %d listens on it already; stop that one, or choose another path with --control", m.socket(), first.cmd.Process.Pid))
 	if m.hasLink("xnf1") {
 		t.Error("the TAP of the second daemon is left")
 	}
@@ -141,7 +142,7 @@ func TestCheckTellsWhatRunWouldDoAndTouchesNothing(t *testing.T) {
 }
 
 // awaitBackend waits until the backend has written a state.
-func (m *machine) awaitBackend(devid int, state string) {
+func (m *testMachine) awaitBackend(devid int, state string) {
 	m.t.Helper()
 	path := xensim.BackendPath(0, guest, devid) + "/state"
 	w, err := m.domain0.Store().Watch(m.t.Context(), path)
@@ -175,7 +176,7 @@ func TestUserWithoutPermissionIsToldWhatIsMissing(t *testing.T) {
 		}
 	}
 	o := runProgram(t, cmd)
-	if o.code != exitRuntime || strings.Count(o.errOut, "\n") != 1 || !strings.Contains(o.errOut, "run as root") {
+	if o.code != failure.ExitRuntime || strings.Count(o.errOut, "\n") != 1 || !strings.Contains(o.errOut, "run as root") {
 		t.Errorf("%+v", o)
 	}
 }

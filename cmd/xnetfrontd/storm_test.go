@@ -10,12 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
 // cpuTime is what a process has computed so far.
@@ -35,7 +32,7 @@ func cpuTime(t *testing.T, pid int) time.Duration {
 
 // storm has the toolstack and the backend of vif 0 change its nodes as fast as they can,
 // until stop is called. Writes counts them.
-func (m *machine) storm(writes *atomic.Int64) (stop func()) {
+func (m *testMachine) storm(writes *atomic.Int64) (stop func()) {
 	ctx, cancel := context.WithCancel(m.t.Context())
 	var all sync.WaitGroup
 	front, back := xensim.FrontendPath(guest, 0), xensim.BackendPath(0, guest, 0)
@@ -57,43 +54,6 @@ func (m *machine) storm(writes *atomic.Int64) (stop func()) {
 	return func() {
 		cancel()
 		all.Wait()
-	}
-}
-
-func TestStormBelowTheVifsIsAFewScans(t *testing.T) {
-	m := newMachine(t, xensim.Options{}, 0)
-	scan := scanner{place: place{xen: xenFlags{Xen: m.dir, DomID: guest}, log: zap.NewNop(), watches: new(netfront.Watches)}}
-	if _, err := scan.open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	scans, ended := make(chan []netfront.Vif), make(chan struct{})
-	go func() {
-		defer close(ended)
-		scan.run(ctx, scans)
-	}()
-	defer func() { cancel(); <-ended; scan.close() }()
-	var writes atomic.Int64
-	began := time.Now()
-	stop := m.storm(&writes)
-	for range 3 * xenstore.PaceBurst {
-		<-scans
-	}
-	took := time.Since(began)
-	stop()
-	if least := 2*xenstore.PaceBurst - 2; took < time.Duration(least)*xenstore.PaceEvery {
-		t.Errorf("%d scans in %v, for %d writes", 3*xenstore.PaceBurst, took, writes.Load())
-	}
-	// A vif that comes after it is in the list.
-	m.attach(1, 1)
-	limit := time.After(patience)
-	for n := 0; n < 2; {
-		select {
-		case vifs := <-scans:
-			n = len(vifs)
-		case <-limit:
-			t.Fatal("the new vif is not seen")
-		}
 	}
 }
 

@@ -4,15 +4,13 @@ import (
 	"bufio"
 	"encoding/json"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/cmdtest"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
@@ -60,13 +58,13 @@ func TestWhatADaemonAnswersDoesNothingToATerminal(t *testing.T) {
 	talking := answering(t, control.Response{Status: status, Dump: &netfront.Dump{TAP: hostile, BackendState: hostile}})
 	for _, args := range []string{"status", "dump 0", "kick 0", "reload", "top", "capture 0 -w /dev/null"} {
 		o := runProgram(t, program(append(strings.Fields(args), "--control", refusing)...))
-		if !strings.HasPrefix(o.errOut, "xnetfrontd: no?]0;title?") || o.code != exitRuntime || !shown(o.out+o.errOut) {
+		if !strings.HasPrefix(o.errOut, "xnetfrontd: no?]0;title?") || o.code != failure.ExitRuntime || !cmdtest.Printable(o.out+o.errOut) {
 			t.Errorf("%s of a daemon that refuses: %+v", args, o)
 		}
 	}
 	for _, args := range []string{"status", "status --json", "status 7", "dump 0", "dump 0 --json", "top --count 1 --interval 100ms"} {
 		o := runProgram(t, program(append(strings.Fields(args), "--control", talking)...))
-		if o.out == "" && o.code != exitRuntime || !shown(o.out+o.errOut) {
+		if o.out == "" && o.code != failure.ExitRuntime || !cmdtest.Printable(o.out+o.errOut) {
 			t.Errorf("%s of a daemon that answers: %+v", args, o)
 		}
 	}
@@ -77,27 +75,7 @@ func TestWhatADaemonAnswersDoesNothingToATerminal(t *testing.T) {
 	}
 	cmd := program()
 	cmd.Env = append(cmd.Env, "COMP_LINE=xnetfrontd status --control "+talking+" ")
-	if o := runProgram(t, cmd); !strings.Contains(o.out, "good\n") || !shown(o.out) {
+	if o := runProgram(t, cmd); !strings.Contains(o.out, "good\n") || !cmdtest.Printable(o.out) {
 		t.Errorf("completed to %q", o.out)
-	}
-}
-
-func TestLogLinesDoNothingToATerminal(t *testing.T) {
-	for _, format := range []string{"console", "json"} {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stderr := os.Stderr
-		os.Stderr = w
-		log := zap.New(streamCore(format, zapcore.InfoLevel))
-		os.Stderr = stderr
-		log.Info("line"+hostile, zap.String("cause", hostile), event(eventFailed))
-		w.Close()
-		line, err := bufio.NewReader(r).ReadString('\n')
-		if err != nil || !strings.Contains(line, "title") || !shown(strings.ReplaceAll(line, "\t", " ")) {
-			t.Errorf("%s: %q, %v", format, line, err)
-		}
-		r.Close()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/top"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
@@ -42,9 +43,9 @@ for each column of the header, "-" for what is not known; other lines begin with
 func (c *topCmd) Run(s streams) error {
 	switch {
 	case c.Interval < shortestInterval:
-		return usagef("--interval %s: expected %s or more", c.Interval, shortestInterval)
+		return failure.Usagef("--interval %s: expected %s or more", c.Interval, shortestInterval)
 	case c.Count < 0:
-		return usagef("--count %d: expected 1 or more, or 0 for no end", c.Count)
+		return failure.Usagef("--count %d: expected 1 or more, or 0 for no end", c.Count)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()

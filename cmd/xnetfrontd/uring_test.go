@@ -51,7 +51,7 @@ func refuseUringLater() {
 }
 
 // awaitRefusal waits until status says why there is no io_uring.
-func (m *machine) awaitRefusal(why string) {
+func (m *testMachine) awaitRefusal(why string) {
 	m.t.Helper()
 	m.awaitStatus("a refused io_uring", func(v control.Vif) bool { return v.Device != nil && v.Device.NoUring == why })
 	if text, _ := m.local(); !strings.Contains(text, `xnetfrontd_vif_io_uring{vif="0"} 0`) {

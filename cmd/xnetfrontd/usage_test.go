@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/controlserver"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
@@ -79,7 +80,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"demo feature", []string{"demo", "--backend-without", "csum"}, `feature "csum": expected one of sg, csum_ipv6, gso_tcpv4, gso_tcpv6, split_channels`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			wantError(t, runProgram(t, program(c.args...)), exitUsage, c.line)
+			wantError(t, runProgram(t, program(c.args...)), failure.ExitUsage, c.line)
 		})
 	}
 }
@@ -92,7 +93,7 @@ func TestCommandsWithoutADaemonSaySo(t *testing.T) {
 	for _, args := range asking {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			o := runProgram(t, program(append(args, "--control", path)...))
-			wantError(t, o, exitRuntime, "control socket "+path+": not there; no daemon runs, or it has another path (--control)")
+			wantError(t, o, failure.ExitRuntime, "control socket "+path+": not there; no daemon runs, or it has another path (--control)")
 		})
 	}
 }
@@ -124,7 +125,7 @@ func TestCommandsWithoutPermissionSaySo(t *testing.T) {
 			defer self.Close()
 			cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{self}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4242, Gid: 4242}}
-			wantError(t, runProgram(t, cmd), exitRuntime, "control socket "+path+": no permission; run as root or as a member of its group")
+			wantError(t, runProgram(t, cmd), failure.ExitRuntime, "control socket "+path+": no permission; run as root or as a member of its group")
 		})
 	}
 }

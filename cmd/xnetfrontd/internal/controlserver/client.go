@@ -59,9 +59,6 @@ func (c *client) respond(r control.Response) bool {
 // refuse ends a connection that was not admitted. It does not wait for the client: a
 // socket that is new has room for a line.
 func (c *client) refuse(err error) {
-	c.respond(control.Response{Error: oneLine(err)})
+	c.respond(control.Response{Error: printable.Error(err)})
 	c.conn.Close()
 }
-
-// oneLine is err's text as one line that any terminal can show.
-func oneLine(err error) string { return printable.Line(err.Error()) }

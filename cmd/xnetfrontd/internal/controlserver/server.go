@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/localsocket"
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
@@ -159,7 +160,7 @@ func (s *Server) serve(c *client) {
 			}
 		}
 		if err != nil {
-			r = control.Response{Error: oneLine(err)}
+			r = control.Response{Error: printable.Error(err)}
 		}
 		if !s.clients.done(c) || !c.respond(r) {
 			return
@@ -193,7 +194,7 @@ func (s *Server) answer(q control.Request) (r control.Response, err error) {
 // capture gives the connection to a capture.
 func (s *Server) capture(c *client, q control.CaptureRequest) {
 	if err := s.clients.stream(c); err != nil {
-		c.respond(control.Response{Error: oneLine(err)})
+		c.respond(control.Response{Error: printable.Error(err)})
 		return
 	}
 	ctx, cancel := context.WithCancel(s.ctx)

@@ -3,6 +3,7 @@ package controlserver
 import (
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
@@ -65,7 +66,7 @@ func (w *streamWriter) finish(err error) {
 	switch {
 	case w.begun:
 	case err != nil:
-		w.c.respond(control.Response{Error: oneLine(err)})
+		w.c.respond(control.Response{Error: printable.Error(err)})
 	default:
 		w.c.respond(control.Response{})
 	}

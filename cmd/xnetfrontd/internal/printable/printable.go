@@ -1,6 +1,6 @@
-// Package printable keeps text of others from doing anything to a terminal but being
-// shown. Such text is what a backend wrote to xenstore, what another process left in a
-// file, what answers on a socket: root looks at it, and whoever wrote it need not be root.
+// Package printable makes text of others safe for a terminal. Such text comes from a backend
+// in xenstore, from a file of another process, or from a peer on a socket. Root looks at it,
+// and its writer need not be root.
 package printable
 
 import (
@@ -12,16 +12,21 @@ import (
 	"unicode/utf8"
 )
 
-// Text is s with a question mark for everything that is not to be seen: control
-// characters, those of the upper half too (U+009B begins a sequence as ESC [ does), what
-// turns the direction of writing, bytes that are no UTF-8. Lines stay lines.
+// Text is s with a question mark for everything that a terminal does not show as a
+// character: control characters, with those of the upper half (U+009B begins a sequence as
+// ESC [ does), marks that turn the direction of writing, bytes that are no UTF-8. Lines
+// stay lines.
 func Text(s string) string { return text(s, '\n') }
 
-// Line is s as one line: the lines of joined errors stand behind each other.
+// Line is s as one line: the lines of joined errors stand behind each other, with
+// semicolons between them.
 func Line(s string) string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
 	return text(strings.Join(lines, "; "), -1)
 }
+
+// Error is err's text as one line, as [Line] makes it.
+func Error(err error) string { return Line(err.Error()) }
 
 func text(s string, keep rune) string {
 	return strings.Map(func(r rune) rune {
@@ -32,8 +37,8 @@ func text(s string, keep rune) string {
 	}, s)
 }
 
-// JSON is valid JSON with the same value as doc, in which all that Text would replace is
-// escaped. Encoders escape little more than the first 32 characters.
+// JSON returns JSON with the same value as doc. It escapes every character that [Text]
+// would replace; encoders escape little more than the first 32 characters.
 func JSON(doc []byte) []byte {
 	if utf8.Valid(doc) && bytes.IndexFunc(doc, hidden) < 0 {
 		return doc
