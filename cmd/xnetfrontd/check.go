@@ -21,6 +21,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/vifowner"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
@@ -163,7 +164,7 @@ func (k *checker) report(r *netfront.Report) {
 		k.line("features", "nothing is offered yet; run waits for the backend")
 		return
 	}
-	k.line("features", "%s", show.FeatureList(r.Features))
+	k.line("features", "%s", show.FeatureList(control.Features(r.Features)))
 	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
 		k.line("without", "%s: %s", name, r.Missing[name])
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 // ask runs a command against the machine's daemon.
@@ -42,7 +41,7 @@ func TestRingsOfAConnectedVifCanBeDumpedAndKicked(t *testing.T) {
 			t.Errorf("no %q in %+v", want, o)
 		}
 	}
-	var dump netfront.Dump
+	var dump control.Dump
 	o = m.ask("dump", "--json", "xnf0")
 	if err := json.Unmarshal([]byte(o.out), &dump); err != nil || o.code != 0 {
 		t.Fatalf("%v: %+v", err, o)

@@ -12,7 +12,6 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/cmdtest"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 // hostile is text that changes a terminal if it gets there as it is.
@@ -55,7 +54,7 @@ func TestWhatADaemonAnswersDoesNothingToATerminal(t *testing.T) {
 		{Match: hostile, DevID: -1, TAP: "bad" + hostile, Waiting: hostile, Since: time.Unix(0, 0)},
 		{Match: "2", DevID: 2, TAP: "worse", Problem: hostile},
 	}}
-	talking := answering(t, control.Response{Status: status, Dump: &netfront.Dump{TAP: hostile, BackendState: hostile}})
+	talking := answering(t, control.Response{Status: status, Dump: &control.Dump{TAP: hostile, BackendState: hostile}})
 	for _, args := range []string{"status", "dump 0", "kick 0", "reload", "top", "capture 0 -w /dev/null"} {
 		o := runProgram(t, program(append(strings.Fields(args), "--control", refusing)...))
 		if !strings.HasPrefix(o.errOut, "xnetfrontd: no?]0;title?") || o.code != failure.ExitRuntime || !cmdtest.Printable(o.out+o.errOut) {

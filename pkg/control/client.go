@@ -9,27 +9,24 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 const (
-	// DefaultPath is where a daemon listens that was not told otherwise.
+	// DefaultPath is the socket of a daemon whose configuration names no other.
 	DefaultPath = "/run/xnetfrontd/control.sock"
-	// DefaultTimeout is how long a Client waits that was not told otherwise.
+	// DefaultTimeout is the timeout of a Client that sets none.
 	DefaultTimeout = 5 * time.Second
 )
 
-// Client asks a daemon. Each call makes a connection of its own, so that any number of
-// goroutines may use one Client, and it goes on over a restart of the daemon. The zero
-// value is ready to use.
+// Client asks a daemon. Each call makes a connection of its own: any number of goroutines may
+// use one Client, and a restart of the daemon does not disturb it. The zero value is ready to
+// use.
 //
-// A call that gets no answer fails with an error that wraps [ErrNoDaemon], or
-// [fs.ErrPermission] when this process may not open the socket; one that the daemon
-// does not grant fails with a [*RefusedError].
+// A call without an answer fails with an error that wraps [ErrNoDaemon], or [fs.ErrPermission]
+// if this process may not open the socket. A call that the daemon refuses fails with a
+// [*RefusedError].
 type Client struct {
 	Path    string        // of the socket; empty means DefaultPath
 	Timeout time.Duration // of a request and its response; 0 means DefaultTimeout
@@ -38,14 +35,14 @@ type Client struct {
 // ErrNoDaemon says that no daemon answers on the socket.
 var ErrNoDaemon = errors.New("no daemon answers")
 
-// RefusedError is what the daemon says to a request that it does not grant.
+// RefusedError is the daemon's answer to a request that it refuses.
 type RefusedError struct {
 	Reason string // one line
 }
 
 func (e *RefusedError) Error() string { return e.Reason }
 
-// Status returns what the daemon does.
+// Status returns the state of the daemon and its vifs.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	r, err := c.ask(ctx, Request{Op: OpStatus})
 	if err != nil {
@@ -57,9 +54,9 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return r.Status, nil
 }
 
-// Dump returns what the rings of a vif are like now. The vif is named by its number, its
-// MAC address or its TAP.
-func (c *Client) Dump(ctx context.Context, vif string) (*netfront.Dump, error) {
+// Dump returns the present state of a vif's rings. The name of the vif is its number, its MAC
+// address or its TAP.
+func (c *Client) Dump(ctx context.Context, vif string) (*Dump, error) {
 	r, err := c.ask(ctx, Request{Op: OpDump, CaptureRequest: CaptureRequest{Vif: vif}})
 	if err != nil {
 		return nil, err
@@ -70,32 +67,33 @@ func (c *Client) Dump(ctx context.Context, vif string) (*netfront.Dump, error) {
 	return r.Dump, nil
 }
 
-// Kick has the daemon notify the vif's backend and look at all its queues itself: what
-// helps against an event that was lost. It returns before the queues were looked at.
+// Kick makes the daemon notify the vif's backend and check all queues of the vif. That helps
+// against an event that was lost. Kick returns before the queues are checked.
 func (c *Client) Kick(ctx context.Context, vif string) error {
 	_, err := c.ask(ctx, Request{Op: OpKick, CaptureRequest: CaptureRequest{Vif: vif}})
 	return err
 }
 
-// Retry has the daemon forget what the vif's backend has done: a vif that is off is taken up
-// again, and a back-off ends. A connection that stands goes on.
+// Retry makes the daemon forget what the vif's backend has done. Then the daemon takes up a vif
+// that is off, and a back-off ends. A present connection goes on.
 func (c *Client) Retry(ctx context.Context, vif string) error {
 	_, err := c.ask(ctx, Request{Op: OpRetry, CaptureRequest: CaptureRequest{Vif: vif}})
 	return err
 }
 
-// Reload has the daemon read its configuration again. When it returns nil the daemon goes
-// by that: vifs of which nothing changed have noticed nothing, the others are being served
-// anew. A [*RefusedError] says that nothing changed, and why.
+// Reload makes the daemon read its configuration again. When it returns nil, the configuration
+// is in force: vifs of which nothing has changed go on without a disturbance, and the daemon
+// begins to serve the others anew. A [*RefusedError] says that nothing changed, and why.
 func (c *Client) Reload(ctx context.Context) error {
 	_, err := c.ask(ctx, Request{Op: OpReload})
 	return err
 }
 
-// Capture returns a pcapng stream of what crosses a vif's rings. It ends with io.EOF when
-// the daemon does, or the vif; and with ctx's error. Client.Timeout does not limit it. The
-// daemon drops frames, and counts them in the stream, while the reader is slower than they
-// come; it ends the stream of one that reads nothing for half a minute.
+// Capture returns a pcapng stream of the frames that cross a vif's rings. The stream ends with
+// io.EOF when the daemon or the vif ends, and with ctx's error when ctx ends. Client.Timeout
+// does not limit it. While the reader is slower than the frames come, the daemon drops frames
+// and counts them in the stream. It ends the stream if the reader reads nothing for half a
+// minute.
 func (c *Client) Capture(ctx context.Context, q CaptureRequest) (*Stream, error) {
 	conn, rest, _, err := c.begin(ctx, Request{Op: OpCapture, CaptureRequest: q})
 	if err != nil {
@@ -108,11 +106,10 @@ func (c *Client) Capture(ctx context.Context, q CaptureRequest) (*Stream, error)
 	return &Stream{ctx: ctx, stop: stop, in: rest, conn: conn}, nil
 }
 
-// Stream is what follows the response to a capture. One goroutine may read while another
-// calls Stop or Close.
+// Stream is a running capture. One goroutine may read while another calls Stop or Close.
 type Stream struct {
 	ctx  context.Context
-	stop func() bool // watching ctx
+	stop func() bool // ends the watch of ctx
 	in   io.Reader
 	conn net.Conn
 }
@@ -126,8 +123,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Stop asks the daemon to end the capture. What it still has, the figures among it, can be
-// read up to io.EOF.
+// Stop asks the daemon to end the capture. The reader then gets what the daemon still has, with
+// the counts at the end, up to io.EOF.
 func (s *Stream) Stop() error {
 	c, ok := s.conn.(*net.UnixConn)
 	if !ok {
@@ -165,8 +162,8 @@ func (c *Client) ask(ctx context.Context, q Request) (*Response, error) {
 	return r, conn.Close()
 }
 
-// begin makes a request and returns the connection, with what follows the response on
-// it in rest. The deadline of the connection is that of the request.
+// begin makes a request and returns the connection, and in rest what follows the response on
+// it. The deadline of the connection is that of the request.
 func (c *Client) begin(ctx context.Context, q Request) (conn net.Conn, rest *bufio.Reader, r *Response, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
@@ -174,11 +171,11 @@ func (c *Client) begin(ctx context.Context, q Request) (conn net.Conn, rest *buf
 	if err != nil {
 		return nil, nil, nil, explainDial(c.path(), err)
 	}
-	// What blocks on the connection ends with ctx.
+	// The end of ctx ends every call that blocks on the connection.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	rest = bufio.NewReader(conn)
 	r, err = exchange(conn, rest, q)
-	// With a deadline that has struck, the answer came at the last moment.
+	// If stop is too late, the connection has a deadline in the past, and is of no use.
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -219,10 +216,10 @@ func exchange(conn net.Conn, in *bufio.Reader, q Request) (*Response, error) {
 	return &r, nil
 }
 
-// socketError is why there is no answer, in words for who runs a program.
+// socketError is why there is no answer, in words for the user of a program.
 type socketError struct {
 	text string
-	is   []error // ErrNoDaemon or fs.ErrPermission, and what there is besides
+	is   []error // ErrNoDaemon or fs.ErrPermission, and the errors below
 }
 
 func (e *socketError) Error() string   { return e.text }
@@ -233,7 +230,7 @@ func explainDial(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &socketError{socket + "not there; no daemon runs, or it has another path (--control)", []error{ErrNoDaemon}}
-	case errors.Is(err, unix.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED):
 		return &socketError{socket + "nobody listens; the daemon that made it is gone", []error{ErrNoDaemon}}
 	case errors.Is(err, fs.ErrPermission):
 		return &socketError{socket + "no permission; run as root or as a member of its group", []error{fs.ErrPermission}}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,5 +106,17 @@ func TestExamplesInTheDocumentationAreRequestsAndResponses(t *testing.T) {
 	}
 	if n < 4 {
 		t.Errorf("only %d examples", n)
+	}
+}
+
+// A monitoring tool imports the client, and not the driver with its kernel interfaces.
+func TestClientNeedsNeitherTheDriverNorOtherModules(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pkg = "github.com/xnetfrontd/xnetfrontd/pkg/"
+	if got := strings.Fields(string(out)); !slices.Equal(got, []string{pkg + "xen/ring", pkg + "control"}) {
+		t.Errorf("it needs %q", got)
 	}
 }

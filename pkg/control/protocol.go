@@ -1,5 +1,7 @@
-// Package control asks a running xnetfrontd over its control socket: what it does, and
-// to do something else. [Client] is all that most programs need.
+// Package control is the client of a running xnetfrontd's control socket. A program reads the
+// daemon's state with it, or tells the daemon to do something. [Client] is all that most
+// programs need. The package does not import the driver, so that a monitoring tool stays
+// small.
 //
 // The socket is a unix stream socket. A client writes a [Request] as one line of JSON and
 // reads a [Response] as one line of JSON, as often as it likes on one connection:
@@ -9,42 +11,44 @@
 //	→ {"version":1,"op":"kick","vif":"7"}
 //	← {"version":1,"error":"no vif \"7\": the daemon has vifs 0, 1"}
 //
-// Who may open the socket is its mode, 0660. Who may use the ops that change something
-// or show what is in frames is said at each: those are for root and for the daemon's own
-// user, by the credentials of the process that connected (SO_PEERCRED of unix(7)).
+// The mode of the socket, 0660, decides which processes may open it. Only root and the
+// daemon's own user may use the ops that change something or show the content of frames; the
+// comment of each such op says so. The daemon takes the user from the credentials of the
+// process that connected (SO_PEERCRED of unix(7)).
+//
+// The protocol is stable within one [Version]: fields are added, and none is removed or
+// changes its meaning. So are the types here.
 package control
 
-import "github.com/xnetfrontd/xnetfrontd/pkg/netfront"
-
-// Version is the protocol's. A server refuses a request with another one, and says
-// which it speaks.
+// Version is the version of the protocol. A server refuses a request with another version, and
+// names its own.
 const Version = 1
 
-// MaxRequest is the longest request in bytes, its newline among them.
+// MaxRequest is the length of the longest request in bytes, with its newline.
 const MaxRequest = 4096
 
-// What can be asked for.
+// The ops of a request.
 const (
 	// OpStatus asks for the daemon's [Status].
 	OpStatus = "status"
 	// OpDump asks for the rings of Request.Vif.
 	OpDump = "dump"
-	// OpKick has the daemon notify the backend of Request.Vif and look at everything
-	// itself, as if no event could be relied on. For root.
+	// OpKick makes the daemon notify the backend of Request.Vif and check all queues of the vif.
+	// For root.
 	OpKick = "kick"
-	// OpRetry has the daemon forget what the backend of Request.Vif has done, and take the
+	// OpRetry makes the daemon forget what the backend of Request.Vif has done, and take the
 	// vif up again if it is off. For root.
 	OpRetry = "retry"
-	// OpReload has the daemon read its configuration again, as SIGHUP does. The response
-	// comes when it goes by that, or says why it still goes by the one before. For root.
+	// OpReload makes the daemon read its configuration again, as SIGHUP does. The response
+	// comes when the configuration is in force, or says why the one before still is. For root.
 	OpReload = "reload"
-	// OpCapture asks for what crosses the rings of Request.Vif. After a response without
-	// an error the connection carries nothing but a pcapng stream, until the client closes
-	// it. For root.
+	// OpCapture asks for the frames that cross the rings of Request.Vif. After a response
+	// without an error the connection carries nothing but a pcapng stream, until the client
+	// closes it. For root.
 	OpCapture = "capture"
 )
 
-// Request asks for one thing. A vif is named by its number, its MAC address or its TAP.
+// Request asks for one thing. The name of a vif is its number, its MAC address or its TAP.
 type Request struct {
 	Version int    `json:"version"`
 	Op      string `json:"op"`
@@ -52,8 +56,8 @@ type Request struct {
 	CaptureRequest
 }
 
-// CaptureRequest says what of a vif's frames is wanted. The zero values of all but Vif
-// mean everything. A frame must be all that Host, Port, Proto, Ether and BPF say.
+// CaptureRequest says which of a vif's frames to capture. The zero values of all fields but Vif
+// mean everything. A frame is captured if it matches all of Host, Port, Proto, Ether and BPF.
 type CaptureRequest struct {
 	Vif       string `json:"vif,omitempty"`
 	SnapLen   int    `json:"snaplen,omitempty"`   // bytes to keep of each frame
@@ -71,11 +75,11 @@ type CaptureRequest struct {
 	Buffer  int     `json:"buffer,omitempty"`  // bytes for frames on their way from one queue and direction
 }
 
-// Response answers one Request: either Error, one line, or what was asked for. That it
-// was done needs no field.
+// Response answers one Request: with Error, one line, or with the answer. A request that was
+// only to be carried out needs no field.
 type Response struct {
-	Version int            `json:"version"`
-	Error   string         `json:"error,omitempty"`
-	Status  *Status        `json:"status,omitempty"`
-	Dump    *netfront.Dump `json:"dump,omitempty"`
+	Version int     `json:"version"`
+	Error   string  `json:"error,omitempty"`
+	Status  *Status `json:"status,omitempty"`
+	Dump    *Dump   `json:"dump,omitempty"`
 }

@@ -155,14 +155,14 @@ func (s *stream) sink() {
 		if err != nil {
 			return // closed
 		}
-		at, dropped := control(oob[:oobn])
+		at, dropped := parseControl(oob[:oobn])
 		s.add(buf[:n], want, at, dropped)
 	}
 }
 
-// control finds in a packet's control messages when the kernel got it, and how many the
+// parseControl finds in a packet's control messages when the kernel got it, and how many the
 // socket has dropped.
-func control(oob []byte) (at time.Time, dropped int) {
+func parseControl(oob []byte) (at time.Time, dropped int) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return at, 0

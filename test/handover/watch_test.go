@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
@@ -83,11 +83,11 @@ func (s *steady) check() {
 }
 
 // sound checks what the running daemon says of itself, and returns it.
-func (w *world) sound() netfront.Status {
+func (w *world) sound() control.Device {
 	w.t.Helper()
 	_, d := w.status()
 	for _, q := range d.Queues {
-		for name, m := range map[string]netfront.MapCounts{"tx": q.Tx.Maps, "rx": q.Rx.Maps} {
+		for name, m := range map[string]control.MapCounts{"tx": q.Tx.Maps, "rx": q.Rx.Maps} {
 			if m.Free+m.Loaded+m.InFlight+m.Quarantined != m.Created || m.Created == 0 {
 				w.t.Fatalf("queue %d, %s: the maps do not add up: %+v", q.Number, name, m)
 			}
@@ -103,7 +103,7 @@ func (w *world) sound() netfront.Status {
 }
 
 // status asks the running daemon, over the socket that `xnetfrontd status` uses.
-func (w *world) status() (program string, vif netfront.Status) {
+func (w *world) status() (program string, vif control.Device) {
 	w.t.Helper()
 	c, err := net.DialTimeout("unix", w.controlSocket(), patience)
 	must(w.t, err)
@@ -117,7 +117,7 @@ func (w *world) status() (program string, vif netfront.Status) {
 		Error  string
 		Status struct {
 			Program string
-			Vifs    []struct{ Device *netfront.Status }
+			Vifs    []struct{ Device *control.Device }
 		}
 	}
 	must(w.t, json.Unmarshal(line, &r))

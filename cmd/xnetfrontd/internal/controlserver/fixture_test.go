@@ -15,7 +15,6 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 // daemon is a Handler with one vif, "0", and nothing behind it.
@@ -38,11 +37,11 @@ func (d *daemon) Status() control.Status {
 	return s
 }
 
-func (d *daemon) Dump(_ context.Context, vif string) (*netfront.Dump, error) {
+func (d *daemon) Dump(_ context.Context, vif string) (*control.Dump, error) {
 	if vif != "0" {
 		return nil, errNoVif
 	}
-	return &netfront.Dump{TAP: "xnf0"}, nil
+	return &control.Dump{TAP: "xnf0"}, nil
 }
 
 func (d *daemon) Kick(vif string) error {

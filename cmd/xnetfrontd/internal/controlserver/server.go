@@ -14,7 +14,6 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/localsocket"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 // Handler is the daemon. Several goroutines call it at a time. An error goes to the
@@ -22,7 +21,7 @@ import (
 // when the client would not wait any longer.
 type Handler interface {
 	Status() control.Status
-	Dump(ctx context.Context, vif string) (*netfront.Dump, error)
+	Dump(ctx context.Context, vif string) (*control.Dump, error)
 	Kick(vif string) error
 	Retry(vif string) error
 	// Reload returns when the daemon goes by another configuration, or will not.

@@ -66,7 +66,7 @@ func (r reporter) snapshot() (control.Status, []*service) {
 		}
 		if f := v.frontend(); f != nil {
 			st := f.Status()
-			c.Device = &st
+			c.Device = wireDevice(&st)
 			if st.TAP != "" && st.TAP != c.TAP {
 				c.TAP, c.Renamed = st.TAP, c.TAP
 			}
@@ -114,7 +114,7 @@ func explain(f frontend, err error) error {
 }
 
 // Dump returns the state of a vif's rings.
-func (r reporter) Dump(ctx context.Context, vif string) (*netfront.Dump, error) {
+func (r reporter) Dump(ctx context.Context, vif string) (*control.Dump, error) {
 	f, err := r.find(vif)
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (r reporter) Dump(ctx context.Context, vif string) (*netfront.Dump, error) 
 	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
 	defer cancel()
 	dump, err := f.Dump(ctx)
-	return dump, explain(f, err)
+	return wireDump(dump), explain(f, err)
 }
 
 // Kick notifies the backend of a vif, and makes the vif's workers check their rings.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 // Options say what is shown.
@@ -128,7 +127,7 @@ func (d *demo) daemonArgs() []string {
 func (d *demo) socket() string { return filepath.Join(d.dir, "control.sock") }
 
 // status asks the daemon about the vif.
-func (d *demo) status(ctx context.Context) (*netfront.Status, error) {
+func (d *demo) status(ctx context.Context) (*control.Device, error) {
 	st, err := (&control.Client{Path: d.socket()}).Status(ctx)
 	if err != nil {
 		return nil, err

@@ -16,8 +16,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
-	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
@@ -25,14 +23,14 @@ import (
 func status() control.Status {
 	since := time.UnixMilli(1700000000250)
 	return control.Status{PID: 1, Program: "1.0", Started: since, Vifs: []control.Vif{
-		{Match: "0", DevID: 0, TAP: "xnf0", MAC: "00:16:3e:00:00:00", Device: &netfront.Status{
+		{Match: "0", DevID: 0, TAP: "xnf0", MAC: "00:16:3e:00:00:00", Device: &control.Device{
 			TAP: "xnf0", MAC: "00:16:3e:00:00:00", MTU: 1500, State: "Connected", BackendState: "Connected", Since: since,
 			Backend: "/local/domain/3/backend/vif/1/0", BackendDomID: 3, Connects: 2, Ended: map[string]uint64{"violation": 1, "new": 4},
-			Features: netfront.Features{SG: true}, Grants: 514, GrantLimit: 1024, Link: &tap.Stats{TxDropped: 7},
-			Queues: []netfront.QueueStatus{{Number: 0, Tx: netfront.DirectionStatus{
-				Ring: ring.Header{ReqProd: 5, RspProd: 0xfffffffe}, Maps: netfront.MapCounts{Free: 249, InFlight: 7, Created: 256}, OldestInFlight: 3,
-			}, Rx: netfront.DirectionStatus{Ring: ring.Header{ReqProd: 0, RspProd: 0x80000000}}}},
-			Totals: []netfront.QueueTotals{
+			Features: control.Features{SG: true}, Grants: 514, GrantLimit: 1024, Link: &control.LinkCounters{TxDropped: 7},
+			Queues: []control.Queue{{Number: 0, Tx: control.Direction{
+				Ring: ring.Header{ReqProd: 5, RspProd: 0xfffffffe}, Maps: control.MapCounts{Free: 249, InFlight: 7, Created: 256}, OldestInFlight: 3,
+			}, Rx: control.Direction{Ring: ring.Header{ReqProd: 0, RspProd: 0x80000000}}}},
+			Totals: []control.Totals{
 				{Number: 0,
 					Tx: map[string]uint64{"packets": 10, "slots": 300, "batch_1": 2, "batch_4": 1, "batch_128": 1, "drop_too_big": 5, "drop_later": 6, "notify_sent": 9},
 					Rx: map[string]uint64{"packets": 1 << 40}},
@@ -40,7 +38,7 @@ func status() control.Status {
 			},
 		}},
 		{Match: "*", DevID: 1, TAP: "xnf1", Problem: "the kernel's driver has it"},
-		{Match: "2", DevID: 2, TAP: "xnf2", Waiting: "its TAP stays", Device: &netfront.Status{TAP: "xnf2", State: "Closed", BackendState: "Unknown"}},
+		{Match: "2", DevID: 2, TAP: "xnf2", Waiting: "its TAP stays", Device: &control.Device{TAP: "xnf2", State: "Closed", BackendState: "Unknown"}},
 		{Match: "00:16:3e:00:00:09", DevID: -1, Waiting: "this domain has 0"},
 	}}
 }

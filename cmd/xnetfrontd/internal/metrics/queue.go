@@ -6,8 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
-	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
@@ -15,8 +14,8 @@ import (
 const ringSize = 256
 
 // queueNow sends what a queue of the connection that stands is like.
-func (e emitter) queueNow(vif, number string, q netfront.QueueStatus) {
-	for direction, d := range map[string]*netfront.DirectionStatus{"tx": &q.Tx, "rx": &q.Rx} {
+func (e emitter) queueNow(vif, number string, q control.Queue) {
+	for direction, d := range map[string]*control.Direction{"tx": &q.Tx, "rx": &q.Rx} {
 		for state, n := range map[string]uint32{
 			"free": d.Maps.Free, "loaded": d.Maps.Loaded, "in_flight": d.Maps.InFlight, "quarantined": d.Maps.Quarantined,
 		} {
@@ -29,10 +28,10 @@ func (e emitter) queueNow(vif, number string, q netfront.QueueStatus) {
 }
 
 // waiting sends where frames from the guest wait.
-func (e emitter) waiting(vif, number string, w netfront.WaitStatus) {
-	qdisc := tap.QdiscStats{}
+func (e emitter) waiting(vif, number string, w control.Wait) {
+	qdisc := control.Qdisc{}
 	if w.Qdisc != nil {
-		qdisc = w.Qdisc.QdiscStats
+		qdisc = *w.Qdisc
 	}
 	e.value(e.waitingBytes, float64(qdisc.Bytes), vif, number, "tx", "qdisc")
 	e.value(e.waitingBytes, float64(w.RingBytes), vif, number, "tx", "ring")

@@ -4,7 +4,6 @@ import (
 	"strconv"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
@@ -48,7 +47,7 @@ func (e emitter) vif(name string, v *control.Vif) {
 }
 
 // device sends the figures of a vif that has a TAP, without its queues.
-func (e emitter) device(name string, d *netfront.Status) {
+func (e emitter) device(name string, d *control.Device) {
 	for _, s := range states() {
 		e.value(e.vifState, flag(d.State == s), name, "frontend", s)
 		e.value(e.vifState, flag(d.BackendState == s), name, "backend", s)
@@ -90,8 +89,8 @@ func (e emitter) device(name string, d *netfront.Status) {
 }
 
 // shaping sends how the guest's frames are held back.
-func (e emitter) shaping(name string, d *netfront.Status) {
-	for _, m := range []netfront.ShapingMode{netfront.ShapingOff, netfront.ShapingOpen, netfront.ShapingRate, netfront.ShapingMeasured, netfront.ShapingRefused} {
+func (e emitter) shaping(name string, d *control.Device) {
+	for _, m := range []control.ShapingMode{control.ShapingOff, control.ShapingOpen, control.ShapingRate, control.ShapingMeasured, control.ShapingRefused} {
 		e.value(e.vifShaping, flag(d.Shaping.Mode == m), name, string(m))
 	}
 	e.value(e.vifRateLimit, float64(d.Shaping.Limit), name)

@@ -8,11 +8,11 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
 // Dump writes d for people to read.
-func Dump(w io.Writer, d *netfront.Dump) error {
+func Dump(w io.Writer, d *control.Dump) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "vif %d on %s: %s, the backend %s; %s\n", d.DevID, d.TAP, d.State, d.BackendState, d.Taken.Format(time.DateTime))
 	for _, q := range d.Queues {
@@ -21,7 +21,7 @@ func Dump(w io.Writer, d *netfront.Dump) error {
 		}
 		for _, dir := range []struct {
 			name string
-			ring *netfront.RingDump
+			ring *control.RingDump
 		}{{"tx", q.Tx}, {"rx", q.Rx}} {
 			if dir.ring != nil {
 				fmt.Fprintf(&b, "\nqueue %d %s: ", q.Number, dir.name)
@@ -32,7 +32,7 @@ func Dump(w io.Writer, d *netfront.Dump) error {
 	return flush(w, &b)
 }
 
-func dumpRing(b *bytes.Buffer, r *netfront.RingDump, aged bool) {
+func dumpRing(b *bytes.Buffer, r *control.RingDump, aged bool) {
 	port := "event channel"
 	if r.Masked {
 		port = "masked event channel"
@@ -65,7 +65,7 @@ func dumpRing(b *bytes.Buffer, r *netfront.RingDump, aged bool) {
 }
 
 // ours are this side's request indices.
-func ours(r *netfront.RingDump) string {
+func ours(r *control.RingDump) string {
 	s := fmt.Sprintf("req_prod_pvt %d", r.ReqProd)
 	if r.Published != r.Shared.ReqProd {
 		s += fmt.Sprintf(", %d WAS PUBLISHED: somebody else has changed req_prod", r.Published)
@@ -87,7 +87,7 @@ func wants(ahead uint32, what string) string {
 
 // dumpInFlight writes a line for each run of maps that follow each other in everything.
 // Rx buffers have no age: they wait for frames.
-func dumpInFlight(b *bytes.Buffer, list []netfront.InFlight, aged bool) {
+func dumpInFlight(b *bytes.Buffer, list []control.InFlight, aged bool) {
 	if len(list) == 0 {
 		line(b, "in flight", "none")
 		return
@@ -118,7 +118,7 @@ func dumpInFlight(b *bytes.Buffer, list []netfront.InFlight, aged bool) {
 	}
 }
 
-func follows(a, b netfront.InFlight) bool {
+func follows(a, b control.InFlight) bool {
 	return b.Index == a.Index+1 && b.Slot == a.Slot+1 && b.ID == a.ID+1 && b.Ref == a.Ref+1 && b.Age == a.Age
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 // slow is for how many seconds a backend has a frame that somebody should know of: it
@@ -144,7 +143,7 @@ func left(s *control.Status) string {
 
 // Queues writes the table of d's queues: a row for each direction, tx being from
 // the TAP to the ring.
-func Queues(w io.Writer, d *netfront.Status) error {
+func Queues(w io.Writer, d *control.Device) error {
 	var b bytes.Buffer
 	printQueues(&b, d)
 	return flush(w, &b)
@@ -163,7 +162,7 @@ var columns = []struct {
 	{"DROPS", []string{"drop_too_big", "drop_malformed", "drop_tap_error", "drop_backend_error", "drop_slots", "backend_error", "backend_dropped"}},
 }
 
-func printQueues(b *bytes.Buffer, d *netfront.Status) {
+func printQueues(b *bytes.Buffer, d *control.Device) {
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { fmt.Fprintf(t, "%s\t\n", strings.Join(cells, "\t")) }
 	head := []string{"  QUEUE", ""}
@@ -174,7 +173,7 @@ func printQueues(b *bytes.Buffer, d *netfront.Status) {
 	for _, q := range d.Queues {
 		for _, dir := range []struct {
 			name string
-			netfront.DirectionStatus
+			control.Direction
 		}{{"tx", q.Tx}, {"rx", q.Rx}} {
 			cells := []string{fmt.Sprint(q.Number), dir.name}
 			for _, c := range columns {
@@ -195,7 +194,7 @@ func printQueues(b *bytes.Buffer, d *netfront.Status) {
 }
 
 // FeatureList names what was negotiated, as the configuration's `disable` does.
-func FeatureList(f netfront.Features) string {
+func FeatureList(f control.Features) string {
 	names := f.Names()
 	if len(names) == 0 {
 		return "none"
@@ -205,7 +204,7 @@ func FeatureList(f netfront.Features) string {
 
 // ended says why connections have ended, and whether the last one is an earlier
 // process's.
-func ended(d *netfront.Status) string {
+func ended(d *control.Device) string {
 	var b strings.Builder
 	if d.TakenOver {
 		b.WriteString(", taken over from an earlier process")

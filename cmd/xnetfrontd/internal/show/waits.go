@@ -3,7 +3,7 @@ package show
 import (
 	"fmt"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
+	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
 // noticeable is a wait that is worth a line, in seconds.
@@ -11,7 +11,7 @@ const noticeable = 0.001
 
 // Waits says of each queue of d where frames from the guest wait, and about how long. It
 // has no line for a queue in which they hardly do.
-func Waits(d *netfront.Status) []string {
+func Waits(d *control.Device) []string {
 	var texts []string
 	for _, q := range d.Queues {
 		w := q.Wait
@@ -31,15 +31,15 @@ func Waits(d *netfront.Status) []string {
 }
 
 // shaping says how frames are held back; nothing where they are not, and need not be.
-func shaping(s *netfront.ShapingStatus) string {
+func shaping(s *control.Shaping) string {
 	switch s.Mode {
-	case netfront.ShapingRate:
+	case control.ShapingRate:
 		return fmt.Sprintf("the backend takes %s from each queue; frames wait in the guest's queueing discipline", bitRate(s.Limit))
-	case netfront.ShapingMeasured:
+	case control.ShapingMeasured:
 		return "the backend is slow; frames wait in the guest's queueing discipline"
-	case netfront.ShapingRefused:
+	case control.ShapingRefused:
 		return "no: " + s.Reason
-	case netfront.ShapingOff:
+	case control.ShapingOff:
 		return "off"
 	}
 	return ""

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
@@ -37,7 +36,7 @@ type vif struct {
 type row struct {
 	queue int
 	name  string // of the direction
-	now   *netfront.DirectionStatus
+	now   *control.Direction
 	total map[string]uint64
 	moved map[string]uint64 // by how much the counters went up; nil when that is not known
 	every float64           // in how many seconds
@@ -85,8 +84,8 @@ func newVif(v control.Vif, was *vif, every float64) vif {
 		}
 	}
 	for _, t := range v.Device.Totals {
-		var now *netfront.QueueStatus
-		if i := slices.IndexFunc(v.Device.Queues, func(q netfront.QueueStatus) bool { return q.Number == t.Number }); i >= 0 {
+		var now *control.Queue
+		if i := slices.IndexFunc(v.Device.Queues, func(q control.Queue) bool { return q.Number == t.Number }); i >= 0 {
 			now = &v.Device.Queues[i]
 		}
 		tx := row{queue: t.Number, name: "tx", total: t.Tx, every: every}

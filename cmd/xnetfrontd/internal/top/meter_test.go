@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
-	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
@@ -16,15 +14,15 @@ var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 // answer is a daemon with one vif of one queue.
 func answer(pid int, tx, rx map[string]uint64) *control.Status {
 	return &control.Status{PID: pid, Program: "1.0", Started: noon.Add(-3 * time.Hour), Vifs: []control.Vif{{
-		Match: "0", DevID: 0, TAP: "xnf0", Device: &netfront.Status{
-			State: "Connected", Since: noon.Add(-time.Minute), BackendState: "Connected", Link: &tap.Stats{TxDropped: 7},
-			Queues: []netfront.QueueStatus{{
-				Tx: netfront.DirectionStatus{Ring: ring.Header{ReqProd: 0x10, RspProd: 0xfffffff0}, Maps: netfront.MapCounts{Free: 200, InFlight: 56}, OldestInFlight: 12},
-				Rx: netfront.DirectionStatus{Ring: ring.Header{ReqProd: 300, RspProd: 44}, Maps: netfront.MapCounts{InFlight: 256}, OldestInFlight: 9},
-				Wait: netfront.WaitStatus{Carried: 1_000_000, RingBytes: 20_000, RingSeconds: 0.02,
-					Qdisc: &tap.Shaper{Kind: "fq_codel", QdiscStats: tap.QdiscStats{Frames: 3}}},
+		Match: "0", DevID: 0, TAP: "xnf0", Device: &control.Device{
+			State: "Connected", Since: noon.Add(-time.Minute), BackendState: "Connected", Link: &control.LinkCounters{TxDropped: 7},
+			Queues: []control.Queue{{
+				Tx: control.Direction{Ring: ring.Header{ReqProd: 0x10, RspProd: 0xfffffff0}, Maps: control.MapCounts{Free: 200, InFlight: 56}, OldestInFlight: 12},
+				Rx: control.Direction{Ring: ring.Header{ReqProd: 300, RspProd: 44}, Maps: control.MapCounts{InFlight: 256}, OldestInFlight: 9},
+				Wait: control.Wait{Carried: 1_000_000, RingBytes: 20_000, RingSeconds: 0.02,
+					Qdisc: &control.Qdisc{Kind: "fq_codel", Frames: 3}},
 			}},
-			Totals: []netfront.QueueTotals{{Tx: tx, Rx: rx}},
+			Totals: []control.Totals{{Tx: tx, Rx: rx}},
 		},
 	}}}
 }
@@ -119,7 +117,7 @@ func TestVifOrQueueThatComesLaterHasItsFirstRatesOneIntervalLater(t *testing.T) 
 		t.Errorf("new vif: %+v", r)
 	}
 	more := answer(1, map[string]uint64{"packets": 5}, nil)
-	more.Vifs[0].Device.Totals = append(more.Vifs[0].Device.Totals, netfront.QueueTotals{Number: 1, Tx: map[string]uint64{"packets": 3}})
+	more.Vifs[0].Device.Totals = append(more.Vifs[0].Device.Totals, control.Totals{Number: 1, Tx: map[string]uint64{"packets": 3}})
 	f = m.next(more, nil, noon.Add(2*time.Second))
 	if r := f.vifs[0].rows[2].rate("packets"); !r.known || r.value != 3 {
 		t.Errorf("new queue of a vif that was there: %+v, want all that it counts", r)

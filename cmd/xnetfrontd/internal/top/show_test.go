@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
-	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -39,9 +38,9 @@ func frames() []frame {
 		st.Vifs = append(st.Vifs,
 			control.Vif{Match: "1", DevID: 1, TAP: "wan", Since: noon.Add(-time.Minute), Problem: "TAP \"wan\": name is taken"},
 			control.Vif{Match: "9", DevID: 9, Since: noon.Add(-time.Hour), Waiting: "this domain has 0, 1"},
-			control.Vif{Match: "2", DevID: 2, TAP: "xnf2", Since: noon, Device: &netfront.Status{
+			control.Vif{Match: "2", DevID: 2, TAP: "xnf2", Since: noon, Device: &control.Device{
 				State: "Closed", BackendState: "Unknown", Since: noon.Add(-time.Second), Reason: "the backend is gone \x1b[2J",
-				Totals: []netfront.QueueTotals{{Number: 0, Tx: map[string]uint64{"packets": 5}}},
+				Totals: []control.Totals{{Number: 0, Tx: map[string]uint64{"packets": 5}}},
 			}})
 		return st
 	}
