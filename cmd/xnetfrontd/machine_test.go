@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/netspace"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
+	"github.com/xnetfrontd/xnetfrontd/internal/netspace"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"

@@ -424,15 +424,3 @@ func files(t *testing.T, pid int) int {
 	must(t, err)
 	return len(entries)
 }
-
-// eventually awaits what no event tells of.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatal("in vain: " + what)
-		}
-	}
-}

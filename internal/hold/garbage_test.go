@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 )
 
 // rawAnswer sends a message as it is, and returns the answer: empty when the holder
@@ -97,7 +99,7 @@ func TestGarbageChangesNothingAndLeaksNothing(t *testing.T) {
 		}
 		conn.Close()
 	}
-	eventually(t, "only what was open is open", func() bool { return files(t, os.Getpid()) == before })
+	await.That(t, "only what was open is open", func() bool { return files(t, os.Getpid()) == before })
 	if live, parked := s.store.count(); live != 1 || parked != 0 {
 		t.Errorf("%d bundles, %d parked", live, parked)
 	}
@@ -142,7 +144,7 @@ func TestOneClientTooManyIsToldSo(t *testing.T) {
 		conn.Close()
 	}
 	must(t, clients[5].Close())
-	eventually(t, "a place is free again", func() bool {
+	await.That(t, "a place is free again", func() bool {
 		c, err := Dial(t.Context(), path)
 		if err == nil {
 			c.Close()

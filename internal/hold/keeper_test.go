@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 )
 
 func keep(t *testing.T, path string, command []string, report func(error)) *Keeper {
@@ -148,7 +150,7 @@ func TestNextDaemonHasWhatTheLastOnePut(t *testing.T) {
 	p.kill()
 	startProcess(t, path)
 	wantHolds := dial(t, path)
-	eventually(t, "the next holder has it", func() bool {
+	await.That(t, "the next holder has it", func() bool {
 		got, err := wantHolds.GetParked(t.Context(), id)
 		if err != nil {
 			return false
@@ -245,7 +247,7 @@ func TestClosedKeeperLeavesEverythingToTheHolder(t *testing.T) {
 	}
 	// Here the holder's are in the same process: its 20, the memfd, and the two ends of
 	// the connection just made.
-	eventually(t, "the keeper's own are closed", func() bool { return files(t, os.Getpid()) == before+20+1+2 })
+	await.That(t, "the keeper's own are closed", func() bool { return files(t, os.Getpid()) == before+20+1+2 })
 	wantError(t, k.Drop(t.Context(), "5"), ErrUnavailable, "")
 }
 
@@ -316,7 +318,7 @@ func TestHolderHasWhatWasAskedForWheneverItDies(t *testing.T) {
 	list, err := k.List(t.Context())
 	must(t, err)
 	var theirs []Entry
-	eventually(t, "no holder is about to die", func() bool {
+	await.That(t, "no holder is about to die", func() bool {
 		must(t, k.Sync(t.Context()))
 		c, err := Dial(t.Context(), path)
 		if err != nil {

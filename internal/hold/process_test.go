@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
@@ -123,7 +124,7 @@ func TestHolderLeaksNoDescriptors(t *testing.T) {
 	round(0)
 	settled := func() int {
 		n := 0
-		eventually(t, "connections are closed", func() bool {
+		await.That(t, "connections are closed", func() bool {
 			links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
 			must(t, err)
 			n = 0
@@ -445,7 +446,7 @@ func TestStartedHolderIsNobodysChildAndHasNothingOfItsStarter(t *testing.T) {
 	if again := holderPid(t, path); again != pid {
 		t.Errorf("holder %d was there, and %d was started", pid, again)
 	}
-	eventually(t, "it ends, with nobody there", func() bool { return holderPid(t, path) == 0 })
+	await.That(t, "it ends, with nobody there", func() bool { return holderPid(t, path) == 0 })
 }
 
 func TestHolderStartedByManyAtOnceIsOne(t *testing.T) {

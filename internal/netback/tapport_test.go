@@ -6,30 +6,20 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"runtime"
 	"testing"
 
-	"github.com/vishvananda/netns"
-	"github.com/xnetfrontd/xnetfrontd/internal/needs"
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/testspace"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
-	"golang.org/x/sys/unix"
 )
 
-// ownNamespace puts the test's thread into a new network namespace until its end.
+// ownNamespace puts the test into a network namespace whose links send no frames of their own.
 func ownNamespace(t testing.TB) {
 	t.Helper()
-	needs.Root(t)
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testspace.Enter(t)
 	// Links must not send frames of their own (router solicitations, MLD).
 	for _, kind := range []string{"all", "default"} {
 		path := "/proc/sys/net/ipv6/conf/" + kind + "/disable_ipv6"
@@ -37,14 +27,6 @@ func ownNamespace(t testing.TB) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() {
-		if err := netns.Set(before); err != nil {
-			t.Fatal(err) // the thread stays locked, and ends with its goroutine
-		}
-		before.Close()
-		ns.Close()
-		runtime.UnlockOSThread()
-	})
 }
 
 // wire is a packet socket on the backend's TAP: the far side of the vif. Frames have

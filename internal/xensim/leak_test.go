@@ -10,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 // openFiles counts this process's descriptors by what they are.
@@ -225,8 +227,8 @@ func TestGarbageOnTheHypercallSocketHarmsNobodyElse(t *testing.T) {
 		}
 		c.close()
 	}
-	eventually(t, "grants leaked", func() bool { return len(s.GrantsInUse(1)) == 1 })
-	eventually(t, "descriptors leaked", func() bool { return grown(t, files) == "" })
+	await.That(t, "one grant is left", func() bool { return len(s.GrantsInUse(1)) == 1 })
+	await.That(t, "no other descriptor is open", func() bool { return grown(t, files) == "" })
 	if err := p.Free(); err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 // The environment of a test binary that is to be a process of the embedded Xen.
@@ -165,17 +166,6 @@ func dial(t *testing.T, dir string, dom xen.DomID) *Connection {
 	return c
 }
 
-// eventually waits for the server to notice something. It is told of it by a socket,
-// so there is nothing to wait on here.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(what)
-		}
-	}
-}
-
 func TestKilledGuestLosesAllButWhatIsMapped(t *testing.T) {
 	s, dir := listening(t)
 	guest := startChild(t, "guest", dir)
@@ -202,7 +192,7 @@ func TestKilledGuestLosesAllButWhatIsMapped(t *testing.T) {
 	if string(m.Bytes()[:5]) != "\x00live" {
 		t.Fatalf("after the guest's death the page has %q", m.Bytes()[:5])
 	}
-	eventually(t, "ports of a dead guest are still bound", func() bool {
+	await.That(t, "the ports of a dead guest are closed", func() bool {
 		return len(s.PortsInUse(1)) == 0
 	})
 	want := []GrantEntry{{Ref: ref, Mapped: 1, Deferred: true}}
@@ -331,7 +321,7 @@ func TestGrantsOutliveTheProcessThatPassedThemOn(t *testing.T) {
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "grants outlive their last handle", func() bool { return len(s.GrantsInUse(1)) == 0 })
+	await.That(t, "grants end with their last handle", func() bool { return len(s.GrantsInUse(1)) == 0 })
 }
 
 func TestLargestAllocationFitsOneMessage(t *testing.T) {

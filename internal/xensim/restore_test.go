@@ -5,9 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
-	"golang.org/x/sys/unix"
 )
 
 func TestRestoredGuestHasNeitherItsChannelsNorItsGrants(t *testing.T) {
@@ -68,7 +70,7 @@ func TestRestoredGuestHasNeitherItsChannelsNorItsGrants(t *testing.T) {
 			if err := e.Close(); err != nil { // what a daemon must never do
 				t.Fatal(err)
 			}
-			eventually(t, "the close of a lost port is taken down", func() bool { return len(s.LostPortUses()) == 2 })
+			await.That(t, "the close of a lost port is taken down", func() bool { return len(s.LostPortUses()) == 2 })
 		})
 	}
 }

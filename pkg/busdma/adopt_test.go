@@ -4,12 +4,14 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 )
 
 // legacy is what a process that was killed leaves: granted pages and a PoolState
 // with a map in each state, by number: taken, loaded, in flight, quarantined, pooled.
-func legacy(t *testing.T, g *heapGrants) (*heapPages, *busdma.PoolState) {
+func legacy(t *testing.T, g *heapgrants.Grants) (*heapgrants.Pages, *busdma.PoolState) {
 	t.Helper()
 	granted, err := g.Alloc(peer, 5, true)
 	ok(t, err)
@@ -32,11 +34,11 @@ func legacy(t *testing.T, g *heapGrants) (*heapPages, *busdma.PoolState) {
 	}
 	last, _ := pool.At(3)
 	ok(t, tag.Quarantine(last))
-	return granted.(*heapPages), st
+	return granted.(*heapgrants.Pages), st
 }
 
 func TestNextProcessHasTheMapsInFlight(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	granted, st := legacy(t, g)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
@@ -65,7 +67,7 @@ func TestNextProcessHasTheMapsInFlight(t *testing.T) {
 // A process can die between any two stores: whatever the sums say then, the pool is
 // that of the maps' own states.
 func TestStateLeftInTheMiddleOfAStepIsAdopted(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	granted, st := legacy(t, g)
 	left := *st
 	states := statesOf(&left)
@@ -105,7 +107,7 @@ func statesOf(st *busdma.PoolState) int {
 }
 
 func TestCallerSaysWhatIsInFlight(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	granted, st := legacy(t, g)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
@@ -130,7 +132,7 @@ func TestCallerSaysWhatIsInFlight(t *testing.T) {
 }
 
 func TestCorruptStateIsRefused(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	granted, st := legacy(t, g)
 	left := *st
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -13,8 +15,8 @@ import (
 // pool as it was.
 func rounds(t testing.TB) map[string]func() {
 	config := busdma.TagConfig{ReadOnly: true, MaxSegments: 18}
-	q := newQueue(t, newHeapGrants(t), 256, config)
-	rx := newQueue(t, newHeapGrants(t), 256, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 256, config)
+	rx := newQueue(t, heapgrants.New(t), 256, busdma.TagConfig{})
 	frame := make([]byte, 1514)
 	large := make([]byte, 65535)
 	segs := make([]busdma.Segment, 0, 18)
@@ -113,7 +115,7 @@ func BenchmarkRound(b *testing.B) {
 
 // BenchmarkOperation times one operation with its reverse.
 func BenchmarkOperation(b *testing.B) {
-	q := newQueue(b, newHeapGrants(b), 256, busdma.TagConfig{ReadOnly: true, MaxSegments: 18})
+	q := newQueue(b, heapgrants.New(b), 256, busdma.TagConfig{ReadOnly: true, MaxSegments: 18})
 	m := q.take(b)
 	page := m.Page()[:1514]
 	b.Run("Take and Put", func(b *testing.B) {

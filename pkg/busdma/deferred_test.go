@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -18,7 +20,7 @@ func (q *queue) release(t testing.TB, m *busdma.Map) {
 }
 
 func TestLoadWithAMapAtHandIsDoneAtOnce(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 2, busdma.TagConfig{ReadOnly: true})
 	frame := pattern(300, 8)
 	var loaded *busdma.Map
@@ -39,7 +41,7 @@ func TestLoadWithAMapAtHandIsDoneAtOnce(t *testing.T) {
 }
 
 func TestWaitingLoadsKeepTheirOrder(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 3, busdma.TagConfig{})
 	run := q.takeRun(t, 3)
 	var done []byte
 	var maps []*busdma.Map
@@ -73,7 +75,7 @@ func TestWaitingLoadsKeepTheirOrder(t *testing.T) {
 }
 
 func TestLoadsKeepTheirOrderOverALongWait(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	q.take(t)
 	first := q.take(t)
 	var held *busdma.Map
@@ -112,7 +114,7 @@ func TestLoadsKeepTheirOrderOverALongWait(t *testing.T) {
 }
 
 func TestImpossibleLoadIsRefusedAtOnce(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{MaxSegmentSize: 2000})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{MaxSegmentSize: 2000})
 	m := q.take(t)
 	for _, c := range []struct {
 		buf  []byte
@@ -144,7 +146,7 @@ func TestImpossibleLoadIsRefusedAtOnce(t *testing.T) {
 }
 
 func TestDestroyCancelsWaitingLoads(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	_, err := q.tag.Load(m, m.Page())
 	ok(t, err)
@@ -179,7 +181,7 @@ func TestDestroyCancelsWaitingLoads(t *testing.T) {
 }
 
 func TestLoadOfAnAbandonedPoolIsCancelledWithThePool(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	_, err := q.tag.Load(m, m.Page())
 	ok(t, err)
@@ -198,7 +200,7 @@ func TestLoadOfAnAbandonedPoolIsCancelledWithThePool(t *testing.T) {
 // A callback that releases its map at once and asks for the next load must neither
 // nest nor come out of order.
 func TestCallbacksDoNotNest(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	depth, order := 0, []int(nil)
 	var load func(i int) error
 	load = func(i int) error {
@@ -228,7 +230,7 @@ func TestCallbacksDoNotNest(t *testing.T) {
 
 // The same from a Put, with loads waiting on both sides of the callback's own.
 func TestLoadOfACallbackWaitsItsTurn(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	held := q.take(t)
 	var order []int
 	add := func(i int, more func()) {
@@ -252,7 +254,7 @@ func TestLoadOfACallbackWaitsItsTurn(t *testing.T) {
 }
 
 func TestDestroyInACallbackCancelsWhatWaits(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 1, busdma.TagConfig{})
 	held := q.take(t)
 	var events []error
@@ -278,7 +280,7 @@ func TestDestroyInACallbackCancelsWhatWaits(t *testing.T) {
 
 // A callback's panic is its caller's affair; the pool is good afterwards.
 func TestPoolIsGoodAfterAPanicOfACallback(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	func() {
 		defer func() { _ = recover() }()
 		_ = q.pool.LoadFunc(make([]byte, 1), func(*busdma.Map, []busdma.Segment, error) { panic("callback") })

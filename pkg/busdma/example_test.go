@@ -3,12 +3,13 @@ package busdma_test
 import (
 	"fmt"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 // grants stands for the Grants of a xen.Guest, which xen.Open gives.
-func grants() busdma.Allocator { return newHeap() }
+func grants() busdma.Allocator { return heapgrants.NewUnchecked() }
 
 // A transmit queue grants its pages read-only. A frame from elsewhere is bounced: the
 // page has it after Sync.

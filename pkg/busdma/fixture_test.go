@@ -5,6 +5,12 @@ import (
 	"testing"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
+)
+
+const (
+	self xen.DomID = 7 // the domain under test
+	peer xen.DomID = 3
 )
 
 // queue is a tag, a slab and a pool, as each ring has them.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -28,7 +30,7 @@ func TestLoadInPlaceGivesTheBuffersSegment(t *testing.T) {
 		{"too large a segment", busdma.TagConfig{MaxSegmentSize: 1500}, 0, 1501, busdma.ErrTooLarge},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			q := newQueue(t, newHeapGrants(t), 2, c.cfg)
+			q := newQueue(t, heapgrants.New(t), 2, c.cfg)
 			m := q.take(t)
 			buf := m.Page()[c.offset : c.offset+c.length]
 			seg, err := q.tag.Load(m, buf)
@@ -46,7 +48,7 @@ func TestLoadInPlaceGivesTheBuffersSegment(t *testing.T) {
 }
 
 func TestBufferPartlyInThePageIsRefused(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{MaxSegments: 4})
+	q := newQueue(t, heapgrants.New(t), 4, busdma.TagConfig{MaxSegments: 4})
 	all := q.slab.Bytes()
 	run := q.takeRun(t, 2) // pages 2 and 3
 	m := &run[0]
@@ -82,7 +84,7 @@ func TestBufferPartlyInThePageIsRefused(t *testing.T) {
 }
 
 func TestBouncedTransmitCarriesTheBuffer(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 1, busdma.TagConfig{ReadOnly: true})
 	m := q.take(t)
 	view, err := g.MapForeign(peer, m.Ref(), false)
@@ -119,7 +121,7 @@ func TestBouncedTransmitCarriesTheBuffer(t *testing.T) {
 }
 
 func TestBouncedReceiveFillsTheBuffer(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 1, busdma.TagConfig{})
 	m := q.take(t)
 	view, err := g.MapForeign(peer, m.Ref(), true)
@@ -143,7 +145,7 @@ func TestBouncedReceiveFillsTheBuffer(t *testing.T) {
 }
 
 func TestLoadInPlaceIsNotCopied(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	frame := pattern(100, 4)
 	copy(m.Page()[12:], frame)
@@ -159,7 +161,7 @@ func TestLoadInPlaceIsNotCopied(t *testing.T) {
 }
 
 func TestSecondLoadIsRefused(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	first := pattern(10, 1)
 	_, err := q.tag.Load(m, first)
@@ -186,7 +188,7 @@ func TestTooLargeABufferIsRefused(t *testing.T) {
 		{busdma.TagConfig{Boundary: 512}, 512},
 		{busdma.TagConfig{Boundary: 2048, MaxSegmentSize: 3000}, 2048},
 	} {
-		q := newQueue(t, newHeapGrants(t), 1, c.cfg)
+		q := newQueue(t, heapgrants.New(t), 1, c.cfg)
 		m := q.take(t)
 		_, err := q.tag.Load(m, make([]byte, c.most+1))
 		fails(t, err, busdma.ErrTooLarge)
@@ -196,7 +198,7 @@ func TestTooLargeABufferIsRefused(t *testing.T) {
 }
 
 func TestMapOfAnotherTagIsRefused(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q, other := newQueue(t, g, 4, busdma.TagConfig{MaxSegments: 2}), newQueue(t, g, 4, busdma.TagConfig{MaxSegments: 2})
 	run := other.takeRun(t, 2)
 	m := &run[0]
@@ -229,7 +231,7 @@ func TestMapOfAnotherTagIsRefused(t *testing.T) {
 }
 
 func TestLoadFuncCallsBackWithTheSegment(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	m := q.take(t)
 	var got []busdma.Segment
 	ok(t, q.tag.LoadFunc(m, m.Page()[5:25], func(segs []busdma.Segment, err error) {
@@ -267,7 +269,7 @@ func TestEveryStateHasAName(t *testing.T) {
 }
 
 func TestCopyOfAMapIsRefused(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{MaxSegments: 3})
+	q := newQueue(t, heapgrants.New(t), 3, busdma.TagConfig{MaxSegments: 3})
 	run := q.takeRun(t, 3)
 	copied := make([]busdma.Map, 3)
 	copy(copied, run)
@@ -286,7 +288,7 @@ func TestCopyOfAMapIsRefused(t *testing.T) {
 }
 
 func TestPageCannotBeReslicedIntoTheNext(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	if m := q.take(t); cap(m.Page()) != xen.PageSize {
 		t.Errorf("capacity %d", cap(m.Page()))
 	}

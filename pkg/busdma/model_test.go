@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -16,7 +18,7 @@ const modelMaps = 70 // more than one word of the bitmap
 type model struct {
 	t        *testing.T
 	random   *rand.Rand
-	g        *heapGrants
+	g        *heapgrants.Grants
 	q        *queue
 	run      []busdma.Map // all maps of the pool: pieces of it are any caller's runs
 	readOnly bool
@@ -125,7 +127,7 @@ func TestPoolBehavesAsTheNaiveModel(t *testing.T) {
 	const steps = 60000
 	for name, readOnly := range map[string]bool{"transmit": true, "receive": false} {
 		t.Run(name, func(t *testing.T) {
-			g := newHeapGrants(t)
+			g := heapgrants.New(t)
 			d := &model{t: t, g: g, readOnly: readOnly, bufs: make(map[int][]byte), counts: make(map[string]int)}
 			d.random = rand.New(rand.NewPCG(18553, uint64(len(name))))
 			var err error

@@ -12,12 +12,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 )
 
 // transmit sends frames through a queue of its own to a peer in a goroutine of its
 // own, as a netfront's queue and its backend do. The channels are their ring.
-func transmit(g *heapGrants, seed byte, frames int) error {
+func transmit(g *heapgrants.Grants, seed byte, frames int) error {
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer, ReadOnly: true, MaxSegments: 4})
 	if err != nil {
 		return err
@@ -124,7 +126,7 @@ func transmit(g *heapGrants, seed byte, frames int) error {
 // With -race: two owners and their peers run over the same Grants, without a lock
 // anywhere in busdma.
 func TestTwoOwnersDoNotRace(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	var wg sync.WaitGroup
 	for i := range 2 {
 		wg.Go(func() {
@@ -165,7 +167,7 @@ func reach(v reflect.Value, seen map[uintptr]string, path string) {
 }
 
 func TestTwoQueuesShareNoMemory(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	var reached [2]map[uintptr]string
 	for i := range reached {
 		q := newQueue(t, g, 4, busdma.TagConfig{MaxSegments: 4})

@@ -6,12 +6,14 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 func TestSinglesAndRunsComeFromOppositeEnds(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 256, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 256, busdma.TagConfig{})
 	for i := range 100 {
 		if m := q.take(t); m.Index() != i {
 			t.Fatalf("take %d gives map %d", i, m.Index())
@@ -34,7 +36,7 @@ func TestSinglesAndRunsComeFromOppositeEnds(t *testing.T) {
 }
 
 func TestRunIsFoundAndHasNoHole(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 200, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 200, busdma.TagConfig{})
 	all := q.takeRun(t, 200)
 	// Free: 10 to 19, 60 to 69 (over a word's end), 198 and 199.
 	for _, free := range [][2]int{{10, 20}, {60, 70}, {198, 200}} {
@@ -54,7 +56,7 @@ func TestRunIsFoundAndHasNoHole(t *testing.T) {
 }
 
 func TestMapNumberOfTheBackendIsChecked(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 3, busdma.TagConfig{})
 	for _, i := range []int{-1, 3, 255, 256, 65535, math.MaxInt, math.MinInt} {
 		if m, ok := q.pool.At(i); ok || m != nil {
 			t.Errorf("map %d of 3 exists", i)
@@ -69,7 +71,7 @@ func TestMapNumberOfTheBackendIsChecked(t *testing.T) {
 }
 
 func TestPooledMapIsRefused(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	m, _ := q.pool.At(1)
 	_, err := q.tag.Load(m, m.Page())
 	fails(t, err, busdma.ErrNotTaken)
@@ -85,7 +87,7 @@ func TestPooledMapIsRefused(t *testing.T) {
 }
 
 func TestPutOfARunIsAllOrNothing(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 4, busdma.TagConfig{})
 	run := q.takeRun(t, 4)
 	_, err := q.tag.Load(&run[3], make([]byte, 1))
 	ok(t, err)
@@ -101,7 +103,7 @@ func TestPutOfARunIsAllOrNothing(t *testing.T) {
 }
 
 func TestCountsAddUp(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 10, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 10, busdma.TagConfig{})
 	for i := range 9 {
 		m := q.take(t)
 		if i > 1 {
@@ -124,7 +126,7 @@ func TestCountsAddUp(t *testing.T) {
 }
 
 func TestQuarantinedMapNeverComesBack(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	m := q.take(t)
 	ok(t, q.tag.Quarantine(m))
 	_, err := q.tag.Load(m, m.Page())
@@ -148,7 +150,7 @@ func TestQuarantinedMapNeverComesBack(t *testing.T) {
 }
 
 func TestMapOfADestroyedPoolIsRefused(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{MaxSegments: 2})
+	q := newQueue(t, heapgrants.New(t), 3, busdma.TagConfig{MaxSegments: 2})
 	run := q.takeRun(t, 2)
 	m := &run[0]
 	ok(t, q.pool.Destroy())
@@ -184,7 +186,7 @@ func TestMapOfADestroyedPoolIsRefused(t *testing.T) {
 }
 
 func TestPoolHasNoMoreMapsThanARing(t *testing.T) {
-	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
+	tag, err := busdma.NewTag(heapgrants.New(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(busdma.MaxMaps + 1)
 	ok(t, err)
@@ -216,7 +218,7 @@ func TestPoolStateHasNoPointers(t *testing.T) {
 }
 
 func TestTwoPoolsOnOneStateAreRefused(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	one, err := tag.AllocSlab(2)
@@ -238,7 +240,7 @@ func TestTwoPoolsOnOneStateAreRefused(t *testing.T) {
 }
 
 func TestOverwrittenRunIsRefused(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{MaxSegments: 3})
+	q := newQueue(t, heapgrants.New(t), 4, busdma.TagConfig{MaxSegments: 3})
 	run := q.takeRun(t, 3)
 	copy(run[1:2], run[2:])
 	_, err := q.tag.LoadRun(run, make([]byte, 3*xen.PageSize), nil)
@@ -251,7 +253,7 @@ func TestOverwrittenRunIsRefused(t *testing.T) {
 }
 
 func TestAbandonedPoolWithMapsLoadedCanBeDestroyed(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 4, busdma.TagConfig{ReadOnly: true})
+	q := newQueue(t, heapgrants.New(t), 4, busdma.TagConfig{ReadOnly: true})
 	loaded, flying := q.take(t), q.take(t)
 	for _, m := range []*busdma.Map{loaded, flying} {
 		_, err := q.tag.Load(m, m.Page()[:100])

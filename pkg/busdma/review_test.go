@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -14,7 +16,7 @@ import (
 // pool_idx was unsigned, set to -1 and tested with < 0: an empty pool went unnoticed
 // and the next pop read in front of the array.
 func TestReviewExhaustedPoolGivesNoMap(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 5, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 5, busdma.TagConfig{})
 	seen := make(map[xen.GrantRef]bool)
 	for range 5 {
 		seen[q.take(t).Ref()] = true
@@ -35,7 +37,7 @@ func TestReviewExhaustedPoolGivesNoMap(t *testing.T) {
 
 // Repooling did not look whether the map was in the pool already.
 func TestReviewMapIsInThePoolOnce(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 3, busdma.TagConfig{})
 	m := q.take(t)
 	ok(t, q.pool.Put(m))
 	fails(t, q.pool.Put(m), busdma.ErrNotTaken)
@@ -54,7 +56,7 @@ func TestReviewMapIsInThePoolOnce(t *testing.T) {
 
 // Repooling did not look whether the map was still loaded.
 func TestReviewLoadedMapIsNotPutBack(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	_, err := q.tag.Load(m, m.Page())
 	ok(t, err)
@@ -69,7 +71,7 @@ func TestReviewLoadedMapIsNotPutBack(t *testing.T) {
 
 // disconnect_rxq warned "Some maps are still in-use" and destroyed them.
 func TestReviewPoolWithMapsInUseIsNotDestroyed(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 2, busdma.TagConfig{ReadOnly: true})
 	m := q.take(t)
 	copy(m.Page(), "a frame")
@@ -94,7 +96,7 @@ func TestReviewPoolWithMapsInUseIsNotDestroyed(t *testing.T) {
 // xn_txeof panicked when it noticed. Here the page is neither reused nor a reason to
 // stop.
 func TestReviewPageMappedByTheBackendIsNotReused(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 4, busdma.TagConfig{ReadOnly: true})
 	var held *busdma.Map
 	for range 2 {
@@ -145,7 +147,7 @@ func TestReviewPageMappedByTheBackendIsNotReused(t *testing.T) {
 // xn_alloc_rx_buffers and xn_assemble_tx_request ignored the error of a load and
 // gave the backend a slot with whatever was in the variable.
 func TestReviewFailedLoadDoesNotGoOut(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 2, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 2, busdma.TagConfig{})
 	m := q.take(t)
 	seg, err := q.tag.Load(m, make([]byte, xen.PageSize+1))
 	fails(t, err, busdma.ErrTooLarge)
@@ -161,7 +163,7 @@ func TestReviewFailedLoadDoesNotGoOut(t *testing.T) {
 
 // xn_rebuild_rx_bufs loaded maps again that had not been unloaded.
 func TestReviewLoadedMapIsNotLoadedAgain(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 1, busdma.TagConfig{})
+	q := newQueue(t, heapgrants.New(t), 1, busdma.TagConfig{})
 	m := q.take(t)
 	for range 2 {
 		_, err := q.tag.Load(m, m.Page()[:100])
@@ -181,7 +183,7 @@ func TestReviewLoadedMapIsNotLoadedAgain(t *testing.T) {
 // disconnect_*xq destroyed every entry of the pool's array, though entries above the
 // index were stale duplicates of maps in use. Here a map has one place.
 func TestReviewEachMapIsDestroyedOnce(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 8, busdma.TagConfig{})
 	for range 3 { // stir
 		a, b, c := q.take(t), q.take(t), q.take(t)
@@ -207,8 +209,8 @@ func TestReviewEachMapIsDestroyedOnce(t *testing.T) {
 
 // When the set-up of a queue failed half way, what had been made leaked.
 func TestReviewHalfMadeQueueLeaksNothing(t *testing.T) {
-	g := newHeapGrants(t)
-	g.limit = 6
+	g := heapgrants.New(t)
+	g.Max = 6
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	rx, err := tag.AllocSlab(4)

@@ -5,12 +5,14 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
 // gather is what the peer reads of the segments.
-func gather(t testing.TB, g *heapGrants, segs []busdma.Segment) []byte {
+func gather(t testing.TB, g *heapgrants.Grants, segs []busdma.Segment) []byte {
 	t.Helper()
 	var b []byte
 	for _, s := range segs {
@@ -39,7 +41,7 @@ func syncLoaded(t testing.TB, tag *busdma.Tag, run []busdma.Map) int {
 }
 
 func TestSuperFrameInPlaceIsSeventeenSegments(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	q := newQueue(t, g, 64, busdma.TagConfig{ReadOnly: true, MaxSegments: 18})
 	run := q.takeRun(t, 18)
 	start := run[0].Index() * xen.PageSize
@@ -96,7 +98,7 @@ func TestRunLimitsAreKept(t *testing.T) {
 		{"in place, the tail across the boundary", busdma.TagConfig{MaxSegments: 3, Boundary: 1024}, 4000, 4096 + 1025, 0, nil, busdma.ErrBoundary},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newHeapGrants(t)
+			g := heapgrants.New(t)
 			q := newQueue(t, g, 5, c.cfg)
 			run := q.takeRun(t, 3)
 			var buf []byte
@@ -136,7 +138,7 @@ func TestRunLimitsAreKept(t *testing.T) {
 }
 
 func TestRunWithALoadedMapIsNotLoadedAtAll(t *testing.T) {
-	q := newQueue(t, newHeapGrants(t), 3, busdma.TagConfig{MaxSegments: 3})
+	q := newQueue(t, heapgrants.New(t), 3, busdma.TagConfig{MaxSegments: 3})
 	run := q.takeRun(t, 3)
 	_, err := q.tag.Load(&run[2], make([]byte, 1))
 	ok(t, err)
@@ -161,7 +163,7 @@ func FuzzRunSegmentsAreNotTheBuffer(f *testing.F) {
 	f.Add(true, uint16(4095), uint16(4098), uint8(12), uint16(4096), uint8(2), uint8(2))
 	f.Add(true, uint16(5000), uint16(300), uint8(10), uint16(512), uint8(1), uint8(3))
 	f.Fuzz(func(t *testing.T, inPlace bool, from, length uint16, boundary uint8, size uint16, segments, maps uint8) {
-		g := newHeapGrants(t)
+		g := heapgrants.New(t)
 		cfg := busdma.TagConfig{Boundary: 1 << (boundary % 13), MaxSegmentSize: int(size)%4096 + 1, MaxSegments: int(segments)}
 		q := newQueue(t, g, 20, cfg)
 		run := q.takeRun(t, int(maps)%20+1)

@@ -3,6 +3,8 @@ package busdma_test
 import (
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/heapgrants"
+
 	"github.com/xnetfrontd/xnetfrontd/pkg/busdma"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
@@ -19,14 +21,14 @@ func TestTagRefusesImpossibleLimits(t *testing.T) {
 		"smallest integer as boundary": {Boundary: -1 << 63},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := busdma.NewTag(newHeapGrants(t), cfg)
+			_, err := busdma.NewTag(heapgrants.New(t), cfg)
 			fails(t, err, busdma.ErrRange)
 		})
 	}
 }
 
 func TestTagDefaultsAreOnePage(t *testing.T) {
-	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
+	tag, err := busdma.NewTag(heapgrants.New(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	want := busdma.TagConfig{Peer: peer, Boundary: xen.PageSize, MaxSegmentSize: xen.PageSize, MaxSegments: 1}
 	if tag.Config() != want {
@@ -35,7 +37,7 @@ func TestTagDefaultsAreOnePage(t *testing.T) {
 }
 
 func TestTagWithSlabsIsNotDestroyed(t *testing.T) {
-	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
+	tag, err := busdma.NewTag(heapgrants.New(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(2)
 	ok(t, err)
@@ -49,7 +51,7 @@ func TestTagWithSlabsIsNotDestroyed(t *testing.T) {
 
 func TestReadOnlyTagKeepsThePeerFromWriting(t *testing.T) {
 	for _, readOnly := range []bool{true, false} {
-		g := newHeapGrants(t)
+		g := heapgrants.New(t)
 		q := newQueue(t, g, 1, busdma.TagConfig{ReadOnly: readOnly})
 		ref := q.take(t).Ref()
 		_, err := g.MapForeign(peer, ref, true)
@@ -66,8 +68,8 @@ func TestReadOnlyTagKeepsThePeerFromWriting(t *testing.T) {
 }
 
 func TestSlabOverTheGrantLimitLeavesNothingBehind(t *testing.T) {
-	g := newHeapGrants(t)
-	g.limit = 4
+	g := heapgrants.New(t)
+	g.Max = 4
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	_, err = tag.AllocSlab(5)
@@ -83,7 +85,7 @@ func TestSlabOverTheGrantLimitLeavesNothingBehind(t *testing.T) {
 }
 
 func TestSlabWithMapsIsNotFreed(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(2)
@@ -105,7 +107,7 @@ func TestSlabWithMapsIsNotFreed(t *testing.T) {
 }
 
 func TestPageHasOneMap(t *testing.T) {
-	tag, err := busdma.NewTag(newHeapGrants(t), busdma.TagConfig{Peer: peer})
+	tag, err := busdma.NewTag(heapgrants.New(t), busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(2)
 	ok(t, err)
@@ -133,7 +135,7 @@ func TestPageHasOneMap(t *testing.T) {
 
 // A ring's page is a map of no pool.
 func TestMapOfNoPoolGoesThroughTheStates(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	slab, err := tag.AllocSlab(3)
@@ -162,22 +164,22 @@ func TestMapOfNoPoolGoesThroughTheStates(t *testing.T) {
 }
 
 // shortPages has a grant too many for its bytes.
-type shortPages struct{ *heapPages }
+type shortPages struct{ *heapgrants.Pages }
 
-func (p shortPages) Refs() []xen.GrantRef { return append(p.heapPages.Refs(), 99) }
+func (p shortPages) Refs() []xen.GrantRef { return append(p.Pages.Refs(), 99) }
 
-type shortGrants struct{ *heapGrants }
+type shortGrants struct{ *heapgrants.Grants }
 
 func (g shortGrants) Alloc(peer xen.DomID, n int, writable bool) (xen.Pages, error) {
-	p, err := g.heapGrants.Alloc(peer, n, writable)
+	p, err := g.Grants.Alloc(peer, n, writable)
 	if err != nil {
 		return nil, err
 	}
-	return shortPages{p.(*heapPages)}, nil
+	return shortPages{p.(*heapgrants.Pages)}, nil
 }
 
 func TestSlabRefusesGrantsWithoutPages(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	tag, err := busdma.NewTag(shortGrants{g}, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	_, err = tag.AllocSlab(2)
@@ -190,7 +192,7 @@ func TestSlabRefusesGrantsWithoutPages(t *testing.T) {
 
 // stuckPages cannot be freed at first.
 type stuckPages struct {
-	*heapPages
+	*heapgrants.Pages
 	stuck bool
 }
 
@@ -199,16 +201,16 @@ func (p *stuckPages) Free() error {
 		p.stuck = false
 		return xen.ErrClosed
 	}
-	return p.heapPages.Free()
+	return p.Pages.Free()
 }
 
 func TestSlabThatWasNotFreedIsNotForgotten(t *testing.T) {
-	g := newHeapGrants(t)
+	g := heapgrants.New(t)
 	tag, err := busdma.NewTag(g, busdma.TagConfig{Peer: peer})
 	ok(t, err)
 	pages, err := g.Alloc(peer, 1, true)
 	ok(t, err)
-	slab, err := tag.AdoptSlab(&stuckPages{pages.(*heapPages), true})
+	slab, err := tag.AdoptSlab(&stuckPages{pages.(*heapgrants.Pages), true})
 	ok(t, err)
 	fails(t, slab.Free(), xen.ErrClosed)
 	fails(t, tag.Destroy(), busdma.ErrBusy)

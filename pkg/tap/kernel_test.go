@@ -10,6 +10,8 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 )
 
 // In these tests the kernel judges: it takes derived headers on a TAP and delivers
@@ -54,7 +56,7 @@ func openRawTAP(t *testing.T) *rawTAP {
 	}
 	// Even without detection of duplicates, an IPv6 address comes to life later.
 	own := &net.IPNet{IP: ip6B, Mask: net.CIDRMask(128, 128)}
-	eventually(t, "the IPv6 address works", func() bool {
+	await.That(t, "the IPv6 address works", func() bool {
 		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6,
 			&netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: own}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 		return err == nil && len(routes) > 0

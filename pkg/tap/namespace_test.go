@@ -4,33 +4,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/needs"
+	"github.com/xnetfrontd/xnetfrontd/internal/testspace"
 )
 
-// enterNamespace puts the test's goroutine, and nothing else, into a new network
-// namespace until the test ends, and checks then that the test left no descriptor
-// behind. It is called first, so that its cleanup runs last.
+// enterNamespace puts the test's goroutine into a new network namespace until the test ends,
+// and checks then that the test left no descriptor behind. It is called first, so that its
+// cleanup runs last.
 func enterNamespace(t testing.TB) {
 	t.Helper()
-	needs.Root(t)
-	runtime.LockOSThread()
-	before, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatalf("make network namespace: %v", err)
-	}
+	testspace.Enter(t)
 	open := openDescriptors(t)
 	t.Cleanup(func() {
 		if left := newDescriptors(t, open); len(left) > 0 {
@@ -42,12 +30,6 @@ func enterNamespace(t testing.TB) {
 				t.Errorf("descriptor %s, which was not the package's, is closed: it was %s", fd, target)
 			}
 		}
-		if err := netns.Set(before); err != nil {
-			t.Fatalf("leave network namespace: %v", err)
-		}
-		ns.Close()
-		before.Close()
-		runtime.UnlockOSThread()
 	})
 }
 
@@ -136,15 +118,4 @@ func newDevice(t testing.TB, cfg Config) *Device {
 		}
 	})
 	return d
-}
-
-// eventually waits for what a kernel thread does in its own time.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 5 seconds: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 )
 
 // space is one more network namespace.
@@ -286,7 +288,7 @@ func TestLinkWhoseNamespaceIsGoneIsGone(t *testing.T) {
 	if err = errors.Join(err, ns.Close()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of the namespace", func() bool {
+	await.That(t, "the end of the namespace", func() bool {
 		_, err := d.State()
 		return errors.Is(err, ErrLinkGone)
 	})

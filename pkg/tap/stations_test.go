@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
@@ -169,7 +170,7 @@ func TestWhatIsBehindABridgeIsAStation(t *testing.T) {
 	}
 	socket := newPacketSocket(t, peer.Attrs().Index)
 	socket.send(append(append(append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, hardware(9)...), 8, 6), make([]byte, 46)...))
-	eventually(t, "the bridge to learn", func() bool {
+	await.That(t, "the bridge to learn", func() bool {
 		return slices.Contains(stationTexts(t, d), hardware(9).String())
 	})
 	wantStations(t, d, testMAC.String(), hardware(1).String()+" 10.0.0.1", hardware(7).String(), hardware(9).String())
@@ -250,7 +251,7 @@ func TestChangesAreToldOfEveryNamespace(t *testing.T) {
 			<-d.Changes()
 		}
 		change()
-		eventually(t, "word of "+what, func() bool { return len(d.Changes()) > 0 })
+		await.That(t, "word of "+what, func() bool { return len(d.Changes()) > 0 })
 	}
 	told("an address elsewhere", func() { blue.give("xnf0", "10.0.0.1/24") })
 	told("an address here", func() { giveAddress(t, links, "lo", "10.0.0.2/24") })

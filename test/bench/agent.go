@@ -55,7 +55,7 @@ func startAgent(s *space) (*agent, error) {
 		return nil, err
 	}
 	a.out = bufio.NewReader(out)
-	if err := s.start(a.cmd); err != nil {
+	if err := s.Start(a.cmd); err != nil {
 		return nil, fmt.Errorf("start agent: %w", err)
 	}
 	if _, err = a.ask(order{Op: "hello"}); err != nil {

@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
 // testBed is a bed without xnetfrontd, which its own tests cover: built, it would take
@@ -99,9 +100,9 @@ func TestEveryLoadIsMeasuredOnAVethPairBehindABucket(t *testing.T) {
 func TestBucketLetsAnIntervalsCreditThroughAndAFullAllowanceAtMost(t *testing.T) {
 	const mbit = 10
 	b := testBed(t)
-	k := &bucket{nl: b.guest.nl, bytes: creditBytes(mbit)}
+	k := &bucket{nl: b.guest.Links, bytes: creditBytes(mbit)}
 	var err error
-	if k.link, err = b.guest.nl.LinkByName(b.veth.device); err != nil {
+	if k.link, err = b.guest.Links.LinkByName(b.veth.device); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.open(b.guest); err != nil {

@@ -63,11 +63,11 @@ func creditBytes(mbit int) uint32 {
 
 // newBucket puts a bucket before a device of s and fills it until close.
 func newBucket(s *space, device string, mbit int) (*bucket, error) {
-	link, err := s.nl.LinkByName(device)
+	link, err := s.Links.LinkByName(device)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", device, err)
 	}
-	b := &bucket{nl: s.nl, link: link, bytes: creditBytes(mbit), waker: -1, stop: make(chan struct{}), failed: make(chan error, 1)}
+	b := &bucket{nl: s.Links, link: link, bytes: creditBytes(mbit), waker: -1, stop: make(chan struct{}), failed: make(chan error, 1)}
 	if err := b.open(s); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func newBucket(s *space, device string, mbit int) (*bucket, error) {
 
 // open makes the qdisc, with a first allowance in it.
 func (b *bucket) open(s *space) error {
-	err := s.do(func() (err error) {
+	err := s.Do(func() (err error) {
 		b.waker, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		return err
 	})

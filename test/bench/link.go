@@ -62,10 +62,10 @@ type spaces struct {
 }
 
 func (s spaces) address(l *link, networkDevice string) error {
-	if err := s.guest.address(l.device, l.guest); err != nil {
+	if err := s.guest.Address(l.device, l.guest); err != nil {
 		return err
 	}
-	return s.network.address(networkDevice, l.network)
+	return s.network.Address(networkDevice, l.network)
 }
 
 // openVeth makes the veth pair.
@@ -76,7 +76,7 @@ func (s spaces) openVeth() (*link, error) {
 
 // makeVeth makes l's veth pair, and gives both ends l's name and their addresses.
 func (s spaces) makeVeth(l *link) error {
-	err := s.guest.nl.LinkAdd(&netlink.Veth{
+	err := s.guest.Links.LinkAdd(&netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: l.device, MTU: mtu, TxQLen: -1},
 		PeerName:      l.device,
 		PeerNamespace: netlink.NsFd(int(s.network.handle)),

@@ -46,7 +46,7 @@ func (b *bed) likeAnUplink() error {
 		// millisecond's length. Kernels before 5.18 do not ask who the peer is.
 		"tcp_tso_rtt_log": "0",
 	} {
-		err := b.guest.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0) })
+		err := b.guest.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0) })
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set TCP up: %w", err)
 		}

@@ -42,7 +42,7 @@ func startProcess(ctx context.Context, s *space, name, dir string, cmd *exec.Cmd
 	p := &process{name: name, cmd: cmd, exited: make(chan struct{})}
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
-	if err := s.start(cmd); err != nil {
+	if err := s.Start(cmd); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), ready.Close())
 	}
 	got := make(chan struct{})

@@ -3,17 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
-	"flag"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/golden"
 	"github.com/xnetfrontd/xnetfrontd/test/figures"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // fixture is a run that meets the floor.
 func fixture() *result {
@@ -75,30 +73,12 @@ func loadedFixture(c loadCase) loaded {
 	return l
 }
 
-// golden compares got with a file of testdata.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("not as in %s (-update writes it anew):\n%s", path, got)
-	}
-}
-
 func TestReportIsAsPeopleKnowIt(t *testing.T) {
 	var b bytes.Buffer
 	if err := fixture().report(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "report.txt", b.Bytes())
+	golden.Check(t, "report.txt", b.Bytes())
 }
 
 func TestChartIsAsPeopleKnowIt(t *testing.T) {
@@ -106,7 +86,7 @@ func TestChartIsAsPeopleKnowIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "chart.svg", svg)
+	golden.Check(t, "chart.svg", svg)
 }
 
 func TestChartIsXMLForAnyChoiceOfMetrics(t *testing.T) {

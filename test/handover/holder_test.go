@@ -119,7 +119,7 @@ func secondDaemon(t *testing.T, p programs) {
 	cmd := exec.Command(p.plain, args...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
-	must(t, w.front.start(cmd))
+	must(t, w.front.Start(cmd))
 	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	cmd.Wait() // its error is in ProcessState too
 	limit.Stop()

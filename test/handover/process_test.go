@@ -45,7 +45,7 @@ func run(t *testing.T, s *space, env []string, program string, args ...string) *
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stderr = w
-	err = s.start(p.cmd)
+	err = s.Start(p.cmd)
 	w.Close()
 	must(t, err)
 	go p.follow()

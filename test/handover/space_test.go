@@ -6,99 +6,33 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/netspace"
 )
 
-// space is a network namespace without a name, and the thread that lives in it. Sockets
-// and processes that are made on that thread belong to the namespace; once made, a
-// socket can be used by any goroutine.
-type space struct {
-	links *netlink.Handle
-	calls chan func()
-}
+// space is a network namespace, and what the tests do and see in it.
+type space struct{ *netspace.Space }
 
-// newSpace makes a namespace, which ends with the test. What was started in it is
-// killed then.
+// newSpace makes a namespace. It ends with the test, and the processes in it are killed then.
 func newSpace(t *testing.T) *space {
 	t.Helper()
-	s := &space{calls: make(chan func())}
-	opened, ended := make(chan error), make(chan struct{})
-	go func() {
-		defer close(ended)
-		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		err := s.open()
-		opened <- err
-		if err != nil {
-			return
-		}
-		for f := range s.calls {
-			f()
-		}
-	}()
-	must(t, <-opened)
-	t.Cleanup(func() {
-		s.links.Close()
-		close(s.calls)
-		<-ended
-	})
-	return s
-}
-
-func (s *space) open() error {
-	ns, err := netns.New()
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	if s.links, err = netlink.NewHandleAt(ns, unix.NETLINK_ROUTE); err != nil {
-		return err
-	}
-	lo, err := s.links.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return s.links.LinkSetUp(lo)
-}
-
-// do calls f in the namespace.
-func (s *space) do(f func() error) error {
-	result := make(chan error, 1)
-	s.calls <- func() { result <- f() }
-	return <-result
-}
-
-// start starts a process in the namespace, which is killed at the end of the space:
-// PR_SET_PDEATHSIG watches the thread that forked.
-func (s *space) start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
-	return s.do(cmd.Start)
-}
-
-// address gives a link its address and sets it up.
-func (s *space) address(name string, ip net.IP) error {
-	link, err := s.links.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", name, err)
-	}
-	if err := s.links.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(24, 32)}}); err != nil {
-		return fmt.Errorf("address of %s: %w", name, err)
-	}
-	return s.links.LinkSetUp(link)
+	s, err := netspace.New()
+	must(t, err)
+	t.Cleanup(s.Close)
+	return &space{s}
 }
 
 // announceable are a link's addresses, and whether all are known to be unique.
 func (s *space) announceable(t *testing.T, name string) (addresses []string, all bool) {
 	t.Helper()
-	link, err := s.links.LinkByName(name)
+	link, err := s.Links.LinkByName(name)
 	must(t, err)
-	list, err := s.links.AddrList(link, netlink.FAMILY_ALL)
+	list, err := s.Links.AddrList(link, netlink.FAMILY_ALL)
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, false
 	}
@@ -113,11 +47,11 @@ func (s *space) announceable(t *testing.T, name string) (addresses []string, all
 
 // neighbour says for good who has an address.
 func (s *space) neighbour(name string, ip netip.Addr, mac net.HardwareAddr) error {
-	link, err := s.links.LinkByName(name)
+	link, err := s.Links.LinkByName(name)
 	if err != nil {
 		return err
 	}
-	return s.links.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET,
+	return s.Links.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET,
 		State: unix.NUD_PERMANENT, IP: net.IP(ip.AsSlice()), HardwareAddr: mac})
 }
 
@@ -125,35 +59,35 @@ func (s *space) neighbour(name string, ip netip.Addr, mac net.HardwareAddr) erro
 func (s *space) bridge(name string, mac net.HardwareAddr, ip net.IP) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = name, mac
-	if err := s.links.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+	if err := s.Links.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return fmt.Errorf("make bridge: %w", err)
 	}
-	return s.address(name, ip)
+	return s.Address(name, ip)
 }
 
 // enslave makes a link a port of a bridge.
 func (s *space) enslave(name, bridge string) error {
-	b, err := s.links.LinkByName(bridge)
+	b, err := s.Links.LinkByName(bridge)
 	if err != nil {
 		return err
 	}
-	link, err := s.links.LinkByName(name)
+	link, err := s.Links.LinkByName(name)
 	if err != nil {
 		return err
 	}
-	return s.links.LinkSetMaster(link, b)
+	return s.Links.LinkSetMaster(link, b)
 }
 
 // has tells whether there is a link of that name.
 func (s *space) has(name string) bool {
-	_, err := s.links.LinkByName(name)
+	_, err := s.Links.LinkByName(name)
 	return err == nil
 }
 
 // counters are a link's figures.
 func (s *space) counters(t *testing.T, name string) netlink.LinkStatistics {
 	t.Helper()
-	link, err := s.links.LinkByName(name)
+	link, err := s.Links.LinkByName(name)
 	must(t, err)
 	return *link.Attrs().Statistics
 }
@@ -165,7 +99,7 @@ func (s *space) tcpFigure(t *testing.T, name string) (value int) {
 	found := false
 	for _, file := range []string{"snmp", "netstat"} {
 		var text []byte
-		must(t, s.do(func() (err error) {
+		must(t, s.Do(func() (err error) {
 			text, err = os.ReadFile("/proc/thread-self/net/" + file)
 			return err
 		}))
@@ -197,7 +131,7 @@ func must(t *testing.T, err error) {
 // index is a link's number.
 func (s *space) index(t *testing.T, name string) int {
 	t.Helper()
-	link, err := s.links.LinkByName(name)
+	link, err := s.Links.LinkByName(name)
 	must(t, err)
 	return link.Attrs().Index
 }

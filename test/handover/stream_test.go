@@ -68,12 +68,12 @@ func newStream(t *testing.T, name string, from, at *space, to netip.Addr, port u
 	t.Helper()
 	s := &stream{t: t, name: name, to: netip.AddrPortFrom(to, port), cancel: make(chan struct{}),
 		sent: make(chan struct{}), sunk: make(chan struct{}), changed: make(chan struct{})}
-	must(t, at.do(func() (err error) {
+	must(t, at.Do(func() (err error) {
 		s.in, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(s.to))
 		return err
 	}))
 	t.Cleanup(s.close)
-	must(t, from.do(func() (err error) {
+	must(t, from.Do(func() (err error) {
 		s.out, err = net.ListenUDP("udp4", nil)
 		return err
 	}))

@@ -54,12 +54,12 @@ func startTransfer(t *testing.T, name string, from, at *space, to netip.Addr, pa
 	var l net.Listener
 	var plain net.ListenConfig
 	plain.SetMultipathTCP(false)
-	must(t, at.do(func() (err error) {
+	must(t, at.Do(func() (err error) {
 		l, err = plain.Listen(t.Context(), "tcp4", netip.AddrPortFrom(to, 0).String())
 		return err
 	}))
 	defer l.Close()
-	must(t, from.do(func() error {
+	must(t, from.Do(func() error {
 		c, err := net.DialTimeout("tcp4", l.Addr().String(), patience)
 		if err == nil {
 			x.out = c.(*net.TCPConn)

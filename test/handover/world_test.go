@@ -129,7 +129,7 @@ func (w *world) startBackend(dom xen.DomID) *backend {
 
 // port is netback's interface and its hotplug script.
 func (w *world) port(v netback.VifInfo) (port *netback.TAPPort, err error) {
-	err = w.back.do(func() (err error) {
+	err = w.back.Do(func() (err error) {
 		port, err = netback.NewTAPPort(tap.Config{Name: v.Name, MTU: v.MTU, TxQueueLen: queueLen})
 		return err
 	})
@@ -176,7 +176,7 @@ func (w *world) connected(program string) *process {
 	w.t.Helper()
 	p := w.start(program)
 	p.await(logConnected)
-	must(w.t, w.front.address(guestTAP, net.IP(w.guestIP.AsSlice())))
+	must(w.t, w.front.Address(guestTAP, net.IP(w.guestIP.AsSlice())))
 	must(w.t, w.backVif().WaitConnected(w.deadline()))
 	w.warm()
 	if !w.arp {

@@ -2,19 +2,16 @@ package bench
 
 import (
 	"bytes"
-	"flag"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/golden"
 	"github.com/xnetfrontd/xnetfrontd/test/figures"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/lab"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // fixture is a run that meets the goals.
 func fixture() *Result {
@@ -44,29 +41,12 @@ func fixture() *Result {
 	return r
 }
 
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("not as in %s (-update writes it anew):\n%s", path, got)
-	}
-}
-
 func TestReportIsAsPeopleKnowIt(t *testing.T) {
 	var b bytes.Buffer
 	if err := fixture().Report(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "report.txt", b.Bytes())
+	golden.Check(t, "report.txt", b.Bytes())
 }
 
 func TestChartIsAsPeopleKnowIt(t *testing.T) {
@@ -74,7 +54,7 @@ func TestChartIsAsPeopleKnowIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "chart.svg", svg)
+	golden.Check(t, "chart.svg", svg)
 }
 
 func TestResultsLieBesideThoseOfTheOtherBenchmark(t *testing.T) {

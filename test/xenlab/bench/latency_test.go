@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/golden"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/agent/traffic"
 )
 
@@ -48,12 +49,12 @@ func TestLatencyReportIsAsPeopleKnowIt(t *testing.T) {
 	if err := r.Report(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "latency.txt", b.Bytes())
+	golden.Check(t, "latency.txt", b.Bytes())
 	svg, err := busy(0.9, 15).chart()
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "latency.svg", svg)
+	golden.Check(t, "latency.svg", svg)
 }
 
 func TestAReportOfOnePairHasNoSpreads(t *testing.T) {

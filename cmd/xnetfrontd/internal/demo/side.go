@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/netspace"
+	"github.com/xnetfrontd/xnetfrontd/internal/netspace"
 )
 
 // side is one of the two machines: a network namespace and the process in it that

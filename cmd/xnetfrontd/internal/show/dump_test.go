@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/golden"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
@@ -45,7 +46,7 @@ func TestDumpIsAsInTheGoldenFile(t *testing.T) {
 	if err := Dump(&b, &d); err != nil {
 		t.Fatal(err)
 	}
-	wantGolden(t, "dump.golden", b.String())
+	golden.Check(t, "dump.golden", b.String())
 	for l := range strings.Lines(b.String()) {
 		if len(l) > 100 {
 			t.Errorf("line of %d bytes: %s", len(l), l)

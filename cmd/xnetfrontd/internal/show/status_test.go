@@ -1,34 +1,13 @@
 package show
 
 import (
-	"flag"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/golden"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// wantGolden compares text with a file in testdata.
-func wantGolden(t *testing.T, name, got string) {
-	t.Helper()
-	path := "testdata/" + name
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
 
 func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
@@ -64,7 +43,7 @@ func TestStatusIsAsInTheGoldenFile(t *testing.T) {
 	if err := Status(&b, &s, now); err != nil {
 		t.Fatal(err)
 	}
-	wantGolden(t, "status.golden", b.String())
+	golden.Check(t, "status.golden", b.String())
 }
 
 func TestTextOfABackendCannotActOnTheTerminal(t *testing.T) {

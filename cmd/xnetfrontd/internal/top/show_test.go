@@ -3,34 +3,15 @@ package top
 import (
 	"context"
 	"errors"
-	"flag"
 	"os"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/golden"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func wantGolden(t *testing.T, name, got string) {
-	t.Helper()
-	path := "testdata/" + name
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
 
 // frames are what a daemon with all sorts of vifs looks like over some intervals.
 func frames() []frame {
@@ -67,7 +48,7 @@ func TestTableIsAsInTheGoldenFileAndFitsEightyColumns(t *testing.T) {
 		}
 		b.WriteString("----\n")
 	}
-	wantGolden(t, "table.golden", b.String())
+	golden.Check(t, "table.golden", b.String())
 }
 
 func TestPlainLinesAreAsInTheGoldenFileWithAFieldForEachColumn(t *testing.T) {
@@ -80,7 +61,7 @@ func TestPlainLinesAreAsInTheGoldenFileWithAFieldForEachColumn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantGolden(t, "plain.golden", b.String())
+	golden.Check(t, "plain.golden", b.String())
 	for l := range strings.Lines(b.String()) {
 		if n := len(strings.Fields(l)); l[0] != '#' && n != len(plainColumns) {
 			t.Errorf("%d fields, want %d: %s", n, len(plainColumns), l)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
+	"github.com/xnetfrontd/xnetfrontd/internal/netspace"
 )
 
 // asTool makes the test binary the tools' command line.
@@ -38,9 +38,9 @@ func TestMain(m *testing.M) {
 
 // host is a network namespace with one end of a veth pair, "eth0".
 type host struct {
-	t  *testing.T
-	ns netns.NsHandle
-	nl *netlink.Handle
+	t     *testing.T
+	space *netspace.Space
+	ns    netns.NsHandle
 }
 
 // pair returns two hosts on one wire, 10.9.0.1 and 10.9.0.2 on it, and fd09::1 and
@@ -51,7 +51,7 @@ func pair(t *testing.T) (a, b *host) {
 	a, b = newHost(t), newHost(t)
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "eth0"})
 	veth.PeerName, veth.PeerNamespace = "eth0", netlink.NsFd(b.ns)
-	must(t, a.nl.LinkAdd(veth))
+	must(t, a.space.Links.LinkAdd(veth))
 	for i, h := range []*host{a, b} {
 		h.address(fmt.Sprintf("10.9.0.%d/24", i+1))
 		h.address(fmt.Sprintf("fd09::%d/64", i+1))
@@ -61,43 +61,35 @@ func pair(t *testing.T) (a, b *host) {
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t}
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		var err error
-		h.ns, err = netns.New()
-		errs <- err
-	}()
-	must(t, <-errs)
+	space, err := netspace.New()
+	must(t, err)
+	t.Cleanup(space.Close)
+	h := &host{t: t, space: space}
+	must(t, space.Do(func() (err error) {
+		h.ns, err = netns.Get()
+		return err
+	}))
 	t.Cleanup(func() { h.ns.Close() })
-	nl, err := netlink.NewHandleAt(h.ns, unix.NETLINK_ROUTE)
-	must(t, err)
-	h.nl = nl
-	t.Cleanup(nl.Close)
-	lo, err := nl.LinkByName("lo")
-	must(t, err)
-	must(t, nl.LinkSetUp(lo)) // net takes a host without ::1 for one without IPv6
 	return h
 }
 
 // received is how many frames the host has got.
 func (h *host) received() uint64 {
 	h.t.Helper()
-	link, err := h.nl.LinkByName("eth0")
+	link, err := h.space.Links.LinkByName("eth0")
 	must(h.t, err)
 	return link.Attrs().Statistics.RxPackets
 }
 
 func (h *host) address(cidr string) {
 	h.t.Helper()
-	link, err := h.nl.LinkByName("eth0")
+	link, err := h.space.Links.LinkByName("eth0")
 	must(h.t, err)
 	addr, err := netlink.ParseAddr(cidr)
 	must(h.t, err)
 	addr.Flags = unix.IFA_F_NODAD
-	must(h.t, h.nl.AddrAdd(link, addr))
-	must(h.t, h.nl.LinkSetUp(link))
+	must(h.t, h.space.Links.AddrAdd(link, addr))
+	must(h.t, h.space.Links.LinkSetUp(link))
 }
 
 // tool is a running command in a namespace.
@@ -117,7 +109,7 @@ func (h *host) start(args ...string) *tool {
 	out, err := p.cmd.StdoutPipe()
 	must(h.t, err)
 	p.out = bufio.NewReader(out)
-	must(h.t, inNamespace(h.ns, p.cmd.Start))
+	must(h.t, h.space.Do(p.cmd.Start))
 	h.t.Cleanup(func() { p.cmd.Process.Kill(); p.cmd.Wait() })
 	return p
 }
@@ -130,20 +122,6 @@ func (h *host) listen(args ...string) *tool {
 		h.t.Fatalf("%s: first line %q, want ready", args[0], line)
 	}
 	return p
-}
-
-// inNamespace calls f on a thread that is in the namespace.
-func inNamespace(ns netns.NsHandle, f func() error) error {
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			errs <- err
-			return
-		}
-		errs <- f()
-	}()
-	return <-errs
 }
 
 func (p *tool) line() string {

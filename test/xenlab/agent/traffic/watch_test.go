@@ -59,7 +59,7 @@ func TestWatchVerifiesEverySumOfAWireWithoutOffloads(t *testing.T) {
 func (h *host) finishSums() {
 	h.t.Helper()
 	const setTxChecksum = 0x17 // ETHTOOL_STXCSUM
-	must(h.t, inNamespace(h.ns, func() error {
+	must(h.t, h.space.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err

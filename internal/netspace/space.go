@@ -5,6 +5,7 @@ package netspace
 
 import (
 	"fmt"
+	"net"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -99,6 +100,22 @@ func (s *Space) Start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	cmd.SysProcAttr.Setpgid = true
 	return s.Do(cmd.Start)
+}
+
+// Address gives a link an IPv4 address with a /24 network, and sets the link up.
+func (s *Space) Address(name string, ip net.IP) error {
+	link, err := s.Links.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(24, 32)}}
+	if err := s.Links.AddrAdd(link, a); err != nil {
+		return fmt.Errorf("address of %s: %w", name, err)
+	}
+	if err := s.Links.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
 }
 
 // Close ends the thread and, unless somebody else is in it, the namespace.
