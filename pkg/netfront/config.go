@@ -2,7 +2,6 @@ package netfront
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -24,46 +23,47 @@ const (
 	maxQueues = 64
 )
 
-// Config says what a [Device] is to be. The zero value of a field has the meaning
-// that is noted.
+// Config configures a [Device]. The zero value is vif 0 with every feature, on a TAP that the
+// kernel numbers.
 type Config struct {
 	DevID      int      // number of the vif: device/vif/<DevID>
 	TAPName    string   // of the link; empty: the kernel numbers it, xnf0, xnf1, ...
 	TxQueueLen int      // frames that the TAP holds for the ring; 0: 1000
 	MTU        int      // bytes; 0: what the toolstack says, else 1500
 	Queues     int      // queue pairs at most; 0: one for each processor, at most 8
-	Features   Features // what may be negotiated
-	// NoShaping leaves the TAP's queueing discipline alone: else frames are held back in
-	// it to what a slow backend takes.
+	Features   Features // that may be negotiated; zero: [AllFeatures]
+	// NoFeatures negotiates no feature, whatever Features says.
+	NoFeatures bool
+	// NoShaping leaves the TAP's queueing discipline alone. Without it, the discipline holds
+	// frames back to the rate of a slow backend.
 	NoShaping bool
-	// MaxViolations says how many violations of the protocol are borne from the domain of the
-	// backend before the vif is off until [Device.Retry]; 0: any number. Nil:
+	// MaxViolations returns after how many violations of the protocol by the backend's domain
+	// the vif is off until [Device.Retry]; 0: the vif is never off. Nil:
 	// [DefaultMaxViolations].
 	MaxViolations func() int
-	Logger        *zap.Logger
+	Logger        *zap.Logger // nil: no log
 
-	// Holder keeps what the next process needs to go on with the TAP and the rings.
-	// Nil: every process begins anew.
+	// Holder keeps what the next process needs to go on with the TAP and the rings. Nil: every
+	// process begins with a new TAP and a new connection.
 	Holder Holder
-	// HoldKey names the vif to the holder, the same in every process; empty: its
-	// number.
+	// HoldKey is the vif's key with the holder, the same in every process; empty: its number.
 	HoldKey string
 
 	// Privileged calls what needs CAP_NET_ADMIN, as in [tap.Config]. Nil: it is in effect.
 	Privileged func(func() error) error
 
-	// ReportAddresses says whether the toolstack is told the TAP's addresses; it is asked again
-	// and again. Nil: never.
+	// ReportAddresses returns whether to report the TAP's addresses to the toolstack. The Device
+	// calls it again and again. Nil: never.
 	ReportAddresses func() Reporting
 
-	// Locate says which number the vif has now, before each connection and whenever
-	// the guest's vifs change while it is waited for: one that is attached again can
-	// have another. With [ErrNoVif] it is waited for; any other error is tried again,
-	// as a connection that failed is. Nil: it is always DevID.
+	// Locate returns the present number of the vif, which can change when the vif is attached
+	// again. The Device calls it before each connection, and while it waits for the vif whenever
+	// the guest's vifs change. After [ErrNoVif] the Device waits for the vif. After any other
+	// error it tries again, as after a failed connection. Nil: the number is always DevID.
 	Locate func(ctx context.Context, s xen.Store) (devid int, err error)
 
-	// Watches tells whether xenstore's events are late, when the Device looks by itself at
-	// all that they are about. Nil: it looks at what ends a connection, and no more.
+	// Watches tells whether xenstore's events are late. While they are, the Device polls
+	// everything that they are about. Nil: it polls only what ends a connection.
 	Watches *Watches
 }
 
@@ -99,8 +99,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HoldKey == "" {
 		c.HoldKey = "vif/" + strconv.Itoa(c.DevID)
 	}
+	if c.NoFeatures {
+		c.Features = Features{}
+	} else if c.Features == (Features{}) {
+		c.Features = AllFeatures()
+	}
 	if c.Logger == nil {
-		return c, errors.New("no logger")
+		c.Logger = zap.NewNop()
 	}
 	return c, nil
 }

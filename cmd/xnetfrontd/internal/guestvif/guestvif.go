@@ -42,6 +42,7 @@ func Config(v config.Vif, devid int) netfront.Config {
 	for _, name := range v.Disable {
 		*off[name] = false // config knows no other names
 	}
+	cfg.NoFeatures = cfg.Features == netfront.Features{}
 	return cfg
 }
 
