@@ -92,4 +92,9 @@
 //     a load has no map before it completes.
 //   - [Tag.Publish] and [Tag.Quarantine] are new. bus_dma trusts its device.
 //   - Sync returns an error, and orders no memory accesses: the ring does.
+//
+// # Stability
+//
+// From version 1.0.0 of the module on, the package follows Go's rules of compatibility, and the layout
+// of a [PoolState] stays what other processes can go on with.
 package busdma

@@ -19,4 +19,12 @@
 // before it means anything; nothing that a backend writes can make this package
 // panic, loop or touch memory that is not the map the slot stands for. A violation
 // ends the connection, never the process.
+//
+// # Stability
+//
+// From version 1.0.0 of the module on, [Device], [Config] and [Inspect] with what they take and
+// return follow Go's rules of compatibility, and so do the message identifiers of the log. Names of
+// counters and causes can be added. Other exported names are for the daemon, and can change with a
+// minor version: those of a hand-over ([Holder], [Discard], [CheckState]), of a capture, and of taking
+// vifs from other frontends ([Rewind], [Release]).
 package netfront

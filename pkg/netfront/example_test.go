@@ -106,6 +106,10 @@ func TestExampleServesAVif(t *testing.T) {
 	} {
 		printed.Check(t, c.example, c.want)
 	}
+	report, err := netfront.Inspect(t.Context(), fakeGuest, netfront.Config{NoFeatures: true})
+	if err != nil || len(report.Features.Names()) != 0 {
+		t.Errorf("with NoFeatures it negotiates %v, %v", report.Features.Names(), err)
+	}
 	if n := len(server.GrantsInUse(1)); n != 0 {
 		t.Errorf("%d grants are left", n)
 	}

@@ -69,26 +69,6 @@ func fold(s uint64) uint16 {
 	return uint16(s)
 }
 
-// Summer adds up the pieces of which a frame consists, whatever their lengths. The
-// zero value is an empty sum.
-type Summer struct {
-	sum uint64
-	odd bool // so many bytes were added that the next one is a low byte
-}
-
-// Add adds the bytes which follow those added before.
-func (s *Summer) Add(b []byte) {
-	c := Checksum(b, 0)
-	if s.odd {
-		c = bits.ReverseBytes16(c)
-	}
-	s.sum += uint64(c)
-	s.odd = s.odd != (len(b)&1 == 1)
-}
-
-// Sum returns what [Checksum] returns for all the bytes in one piece.
-func (s *Summer) Sum() uint16 { return fold(s.sum) }
-
 // PseudoHeaderSum returns the sum of the pseudo-header of TCP or UDP, not
 // complemented: what the checksum field holds while NEEDS_CSUM is set. Src and dst
 // are 4 or 16 bytes each, l4Len is the size of the L4 header and payload in bytes.
@@ -128,41 +108,4 @@ func FinishChecksum(frame []byte, start, offset int) error {
 	}
 	binary.BigEndian.PutUint16(frame[start+offset:], complement(Checksum(frame[start:], 0)))
 	return nil
-}
-
-// FinishChecksumPieces is [FinishChecksum] for a frame which lies in pieces. The
-// field itself may lie in two of them.
-func FinishChecksumPieces(pieces [][]byte, start, offset int) error {
-	total := 0
-	for _, p := range pieces {
-		total += len(p)
-	}
-	if start < 0 || offset < 0 || start > total || offset > total-start-2 {
-		return ErrChecksumRange
-	}
-	var s Summer
-	skip := start
-	for _, p := range pieces {
-		if skip >= len(p) {
-			skip -= len(p)
-			continue
-		}
-		s.Add(p[skip:])
-		skip = 0
-	}
-	c := complement(s.Sum())
-	putByte(pieces, start+offset, byte(c>>8))
-	putByte(pieces, start+offset+1, byte(c))
-	return nil
-}
-
-// putByte stores v at offset at of what pieces are together.
-func putByte(pieces [][]byte, at int, v byte) {
-	for _, p := range pieces {
-		if at < len(p) {
-			p[at] = v
-			return
-		}
-		at -= len(p)
-	}
 }

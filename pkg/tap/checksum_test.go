@@ -31,17 +31,6 @@ func randomBytes(r *rand.Rand, n int) []byte {
 	return b
 }
 
-// cut cuts b into random pieces, empty ones among them.
-func cut(r *rand.Rand, b []byte) [][]byte {
-	var pieces [][]byte
-	for len(b) > 0 {
-		n := r.IntN(min(len(b), 1+r.IntN(900)) + 1)
-		pieces = append(pieces, b[:n])
-		b = b[n:]
-	}
-	return append(pieces, nil)
-}
-
 func TestChecksumEqualsTheDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	all := randomBytes(r, 70000)
@@ -76,20 +65,6 @@ func TestChecksumContinuesFromAnInitialSum(t *testing.T) {
 	}
 }
 
-func TestSummerAddsPiecesOfOddLength(t *testing.T) {
-	r := rand.New(rand.NewPCG(5, 6))
-	for range 300 {
-		b := randomBytes(r, r.IntN(9000))
-		var s Summer
-		for _, p := range cut(r, b) {
-			s.Add(p)
-		}
-		if got, want := s.Sum(), naiveSum(b); got != want {
-			t.Fatalf("%d bytes in pieces: %#04x, want %#04x", len(b), got, want)
-		}
-	}
-}
-
 func TestPseudoHeaderSumEqualsTheWrittenOutPseudoHeader(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for range 200 {
@@ -120,18 +95,11 @@ func TestFinishChecksumMakesTheDataSumUp(t *testing.T) {
 		field := start + offset
 		pseudo := uint16(r.Uint32())
 		binary.BigEndian.PutUint16(b[field:], pseudo)
-		scattered := cut(r, bytes.Clone(b))
 		if err := FinishChecksum(b, start, offset); err != nil {
 			t.Fatalf("%d bytes, %d+%d: %v", len(b), start, offset, err)
 		}
 		if got := Checksum(b[start:], uint32(pseudo)); got != 0xffff {
 			t.Fatalf("%d bytes, %d+%d: the receiver gets %#04x, want 0xffff", len(b), start, offset, got)
-		}
-		if err := FinishChecksumPieces(scattered, start, offset); err != nil {
-			t.Fatalf("in pieces: %v", err)
-		}
-		if got := bytes.Join(scattered, nil); !bytes.Equal(got, b) {
-			t.Fatalf("%d bytes, %d+%d: in pieces the result is another", len(b), start, offset)
 		}
 	}
 }
@@ -156,9 +124,6 @@ func TestFinishChecksumRefusesAFieldOutsideOfTheFrame(t *testing.T) {
 			b := make([]byte, n)
 			if err := FinishChecksum(b, c[0], c[1]); !errors.Is(err, ErrChecksumRange) {
 				t.Errorf("FinishChecksum: %v", err)
-			}
-			if err := FinishChecksumPieces([][]byte{b[:7], b[7:]}, c[0], c[1]); !errors.Is(err, ErrChecksumRange) {
-				t.Errorf("FinishChecksumPieces: %v", err)
 			}
 			if !bytes.Equal(b, make([]byte, n)) {
 				t.Error("the frame was changed")

@@ -478,7 +478,6 @@ func TestHeadersAndPlansDoNotAllocate(t *testing.T) {
 	b := f.blank(t)
 	h, _ := ParseHeaders(b, len(b))
 	v := VirtioHeader{Flags: VirtioNeedsCsum, GSOType: GSOTCPv4, GSOSize: 1448, CsumStart: 34, CsumOffset: tcpChecksum}
-	pieces := [][]byte{b[:1000], b[1000:]}
 	buf := make([]byte, 2000)
 	emit := func([]byte) error { return nil }
 	for name, do := range map[string]func(){
@@ -487,7 +486,6 @@ func TestHeadersAndPlansDoNotAllocate(t *testing.T) {
 		"DeriveRx of too short": func() { DeriveRx(b[:20], len(b), RxOffload{CsumBlank: true}) },
 		"CheckTx":               func() { CheckTx(v, h, len(b), everything) },
 		"FinishChecksum":        func() { FinishChecksum(b, 34, tcpChecksum) },
-		"FinishChecksumPieces":  func() { FinishChecksumPieces(pieces, 34, tcpChecksum) },
 		"Segment":               func() { Segment(b, h, 1448, buf, emit) },
 	} {
 		if n := testing.AllocsPerRun(100, do); n != 0 {

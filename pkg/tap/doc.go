@@ -29,4 +29,9 @@
 // A link belongs to the network namespace of the thread that calls [Create], and a
 // Device works on it from any goroutine. All methods of a [Device] may be called by
 // any goroutine; a [Reader] and a [Writer] belong to one goroutine each.
+//
+// # Stability
+//
+// From version 1.0.0 of the module on, the package follows Go's rules of compatibility. [Adopt],
+// [RestrictUring] and the shaping of queues are the daemon's, and can change with a minor version.
 package tap

@@ -5,6 +5,10 @@
 // [Open] gives their Linux devices (/dev/xen/xenbus, /dev/xen/gntalloc and
 // /dev/xen/evtchn). Everything above this package works on the interfaces alone,
 // so that the same frontend runs on an embedded Xen.
+//
+// From version 1.0.0 of the module on, [Guest], [Open] and the use of the interfaces follow Go's rules
+// of compatibility. An interface can get another method with a minor version: a program that
+// implements one must be ready for that.
 package xen
 
 import (

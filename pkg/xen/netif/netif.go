@@ -6,6 +6,9 @@
 // the extras, then the further data slots. On the tx ring the first slot's size is
 // the whole frame's, a later one's its own; on the rx ring each response has its
 // own size. All integers are little endian.
+//
+// The format is the protocol's and does not change. From version 1.0.0 of the module on, the package
+// follows Go's rules of compatibility.
 package netif
 
 import "encoding/binary"

@@ -42,21 +42,6 @@ func TestSlotsHaveTheBytesOfTheHeader(t *testing.T) {
 	if size, typ := gso.GSO(); size != 0x0201 || typ != GSOTCPv6 {
 		t.Errorf("gso %d %d", size, typ)
 	}
-	ctrl := CtrlRequest{ID: 0x0201, Type: CtrlSetHashKey, Data: [3]uint32{1, 2, 3}}
-	if got, want := ctrl.Slot(), (CtrlSlot{1, 2, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}); got != want {
-		t.Errorf("control request %v", got)
-	}
-	if got := ParseCtrlRequest(ctrl.Slot()); got != ctrl {
-		t.Errorf("control request parsed as %+v", got)
-	}
-	rsp := CtrlResponse{ID: 1, Type: CtrlGetHashFlags, Status: CtrlBufferOverflow, Data: 9}
-	if got := ParseCtrlResponse(rsp.Slot()); got != rsp {
-		t.Errorf("control response parsed as %+v", got)
-	}
-	ref := GrefEntry{Ref: 0x04030201, Flags: GrefReadOnly, Status: 2}
-	if got, want := ref.Bytes(), [8]byte{1, 2, 3, 4, 1, 0, 2, 0}; got != want || ParseGrefEntry(got) != ref {
-		t.Errorf("gref entry %v", got)
-	}
 }
 
 func TestExtrasOfUnknownTypeOrBadGSOAreRefused(t *testing.T) {

@@ -81,7 +81,6 @@ const (
 	KeyHotplugStatus = "hotplug-status"
 	KeySmartPoll     = "feature-smart-poll" // Mirage's backend only
 	KeyRate          = "rate"               // "bytes,microseconds"
-	KeyCarrier       = "carrier"
 	KeyOnline        = "online"
 	KeyFrontend      = "frontend"
 	KeyFrontendID    = "frontend-id"

@@ -25,6 +25,10 @@
 // This is the only package that touches ring memory. Its use of unsafe is sound
 // because every access is inside the one page whose length and alignment
 // [view] has checked, and slots are arrays of bytes, valid whatever they hold.
+//
+// The layout of a page is the protocol's, and a [FrontState] is what another process goes on
+// with: both are stable. From version 1.0.0 of the module on, the package follows Go's rules of
+// compatibility.
 package ring
 
 import (

@@ -10,4 +10,7 @@
 // encoding: [Header], [ReadMessage], [AppendMessage], [CutString], [ParseStrings],
 // [ParsePermissions], [ParseError], [ParseWatchEvent], [AppendDirectoryPart] and
 // their counterparts.
+//
+// From version 1.0.0 of the module on, the package follows Go's rules of compatibility. The errors that
+// it returns for a number of xenstored are stable, too.
 package xenstore
