@@ -18,7 +18,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 

@@ -6,8 +6,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 

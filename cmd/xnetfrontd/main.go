@@ -17,8 +17,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/framefilter"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/logging"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 )
 
 // cli is the command line.

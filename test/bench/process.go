@@ -11,10 +11,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/childlog"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 type process struct {
 	name   string
 	cmd    *exec.Cmd
-	log    tail
+	log    childlog.Tail
 	exited chan struct{} // closed once err is there
 	err    error
 }
@@ -60,7 +61,7 @@ func startProcess(ctx context.Context, s *space, name, dir string, cmd *exec.Cmd
 	case <-p.exited:
 		return nil, p.ended()
 	case <-ctx.Done():
-		return nil, errors.Join(fmt.Errorf("%s is not ready: %w: %s", name, ctx.Err(), p.log.last()), p.stop())
+		return nil, errors.Join(fmt.Errorf("%s is not ready: %w: %s", name, ctx.Err(), p.log.Last()), p.stop())
 	}
 }
 
@@ -86,7 +87,7 @@ func (p *process) ended() error {
 	if p.err != nil {
 		why = p.err.Error()
 	}
-	return fmt.Errorf("%s ended: %s: %s", p.name, why, p.log.last())
+	return fmt.Errorf("%s ended: %s: %s", p.name, why, p.log.Last())
 }
 
 // alive is nil while the process runs.
@@ -110,13 +111,13 @@ func (p *process) stop() error {
 	select {
 	case <-p.exited:
 		if p.err != nil {
-			return fmt.Errorf("stop %s: %w: %s", p.name, p.err, p.log.last())
+			return fmt.Errorf("stop %s: %w: %s", p.name, p.err, p.log.Last())
 		}
 		return nil
 	case <-time.After(stopTimeout):
 		p.cmd.Process.Kill() // fails only when it is gone
 		<-p.exited
-		return fmt.Errorf("stop %s: still there %s after SIGTERM, killed: %s", p.name, stopTimeout, p.log.last())
+		return fmt.Errorf("stop %s: still there %s after SIGTERM, killed: %s", p.name, stopTimeout, p.log.Last())
 	}
 }
 
@@ -145,33 +146,4 @@ func (p *process) cpu() (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * clockTick, nil
-}
-
-// tail keeps the end of what a process wrote.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const tailSize = 4096
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - tailSize; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(p), nil
-}
-
-// last is the last line.
-func (t *tail) last() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := bytes.TrimSpace(t.buf)
-	if len(text) == 0 {
-		return "it wrote nothing"
-	}
-	return string(text[bytes.LastIndexByte(text, '\n')+1:])
 }

@@ -9,11 +9,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/agent/traffic"
 )
 
@@ -50,13 +50,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if err := command.Run(); err != nil {
-		fmt.Fprintln(stderr, "agent:", oneLine(err))
+		fmt.Fprintln(stderr, "agent:", printable.Error(err))
 		return 1
 	}
 	return 0
-}
-
-// oneLine is err's text with the lines of joined errors behind each other.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }

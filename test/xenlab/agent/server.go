@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/test/xenlab/wire"
 )
 
@@ -36,7 +37,7 @@ func (s *server) handle(ctx context.Context, stream net.Conn) {
 	}
 	if err != nil {
 		// Fails if the client has gone, and then nobody needs it.
-		_ = m.Send(wire.KindFailed, []byte(oneLine(err)))
+		_ = m.Send(wire.KindFailed, []byte(printable.Error(err)))
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/localsocket"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/guestvif"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/logging"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )

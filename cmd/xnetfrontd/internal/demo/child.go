@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xnetfrontd/xnetfrontd/internal/childlog"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 type child struct {
 	name   string
 	cmd    *exec.Cmd
-	log    tail
+	log    childlog.Tail
 	exited chan struct{} // closed once err is there
 	err    error
 }
@@ -39,7 +39,7 @@ func startChild(ctx context.Context, s *side, name, program, dir string, verbose
 		return nil, fmt.Errorf("make notification socket: %w", err)
 	}
 	c := &child{name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})}
-	c.log.also = verbose
+	c.log.Also = verbose
 	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
 	c.cmd.Stdout, c.cmd.Stderr = &c.log, &c.log
 	if err := s.Start(c.cmd); err != nil {
@@ -68,7 +68,7 @@ func (c *child) awaitReady(ctx context.Context, ready *net.UnixConn) error {
 		return c.failure()
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("%s (pid %d) did not become ready within %s: %s", c.name, c.cmd.Process.Pid, readyTimeout, c.log.last())
+			return fmt.Errorf("%s (pid %d) did not become ready within %s: %s", c.name, c.cmd.Process.Pid, readyTimeout, c.log.Last())
 		}
 		return ctx.Err()
 	}
@@ -105,7 +105,7 @@ func (c *child) failure() error {
 	if c.err != nil {
 		why = c.err.Error()
 	}
-	return fmt.Errorf("%s (pid %d) ended: %s: %s", c.name, c.cmd.Process.Pid, why, c.log.last())
+	return fmt.Errorf("%s (pid %d) ended: %s: %s", c.name, c.cmd.Process.Pid, why, c.log.Last())
 }
 
 // stop ends the process, by SIGTERM and if need be by SIGKILL, and fails unless it
@@ -122,45 +122,12 @@ func (c *child) stop() error {
 	select {
 	case <-c.exited:
 		if c.err != nil {
-			return fmt.Errorf("stop %s: %w: %s", c.name, c.err, c.log.last())
+			return fmt.Errorf("stop %s: %w: %s", c.name, c.err, c.log.Last())
 		}
 		return nil
 	case <-time.After(stopTimeout):
 		err := c.cmd.Process.Kill()
 		<-c.exited
-		return errors.Join(fmt.Errorf("stop %s: still there %s after SIGTERM, killed: %s", c.name, stopTimeout, c.log.last()), err)
+		return errors.Join(fmt.Errorf("stop %s: still there %s after SIGTERM, killed: %s", c.name, stopTimeout, c.log.Last()), err)
 	}
-}
-
-// tail keeps the last lines that a process wrote.
-type tail struct {
-	also io.Writer // gets everything too; may be nil
-	mu   sync.Mutex
-	buf  []byte
-}
-
-const tailSize = 4096
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - tailSize; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	if t.also != nil {
-		return t.also.Write(p)
-	}
-	return len(p), nil
-}
-
-// last is the last line.
-func (t *tail) last() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := bytes.TrimSpace(t.buf)
-	if len(text) == 0 {
-		return "it wrote nothing"
-	}
-	return string(text[bytes.LastIndexByte(text, '\n')+1:])
 }

@@ -16,8 +16,8 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/journal"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/repeats"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 )
 
 // New logs to stderr, as readable lines or as JSON objects, or to the journal's own socket,

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 

@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 )
 
 // Age is how long ago since was, to a second.

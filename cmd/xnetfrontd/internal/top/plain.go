@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 )
 
 // plainColumns are the fields of a line, in order: separated by blanks, none empty, "-"

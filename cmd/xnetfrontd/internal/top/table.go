@@ -6,8 +6,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/show"
+	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 )
 
 // rowFormat makes a row of the table, of 79 columns.
