@@ -10,7 +10,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
-// comment says in one line, its parts behind semicolons, what the ring says of a frame.
+// comment describes in one line the frame's way over the ring. Semicolons separate its parts.
 func comment(f *netfront.CapturedFrame) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s queue %d", f.Direction, f.Queue)
@@ -58,7 +58,7 @@ func comment(f *netfront.CapturedFrame) string {
 	return b.String()
 }
 
-// outcome is what became of a tx frame.
+// outcome is the result of a tx frame.
 func outcome(f *netfront.CapturedFrame) string {
 	answered, data := 0, 0
 	worst := int16(netif.StatusOkay)
@@ -83,7 +83,7 @@ func outcome(f *netfront.CapturedFrame) string {
 	return fmt.Sprintf("response %s after %v", status(worst), max(0, f.Answered.Sub(f.Time).Round(time.Microsecond)))
 }
 
-// checksum says what the flags mean for who looks at the frame's checksums.
+// checksum explains the frame's checksums, by its flags, to a reader who finds them wrong.
 func checksum(f *netfront.CapturedFrame) string {
 	blank, validated := uint16(netif.TxCsumBlank), uint16(netif.TxDataValidated)
 	if f.Direction == netfront.Rx {
@@ -116,7 +116,7 @@ func flags(d netfront.Direction, v uint16) string {
 	return strings.Join(set, ",")
 }
 
-// status is a response's status, by its name if it has one.
+// status is the name of a response's status, or its number.
 func status(v int16) string {
 	switch v {
 	case netif.StatusOkay:

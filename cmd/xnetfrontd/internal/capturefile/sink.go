@@ -1,6 +1,6 @@
-// Package capturefile makes a pcapng stream of what a netfront.Device captures: an
-// interface for each queue and direction, and what the ring says of a frame as its
-// comment.
+// Package capturefile makes a pcapng stream of a capture of a netfront.Device. The stream has
+// an interface for each queue and direction. The comment of a frame describes its slots on the
+// ring.
 package capturefile
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
-// ErrCount ends a capture that has as many frames as it was to have.
+// ErrCount ends a capture that has the number of frames that was asked for.
 var ErrCount = errors.New("all frames are there")
 
 // Config describes the stream.
@@ -25,7 +25,7 @@ type Config struct {
 	Vif     int
 	TAP     string
 	MAC     net.HardwareAddr
-	Queues  int                    // to describe from the beginning
+	Queues  int                    // whose interfaces the stream describes at its beginning
 	Filter  string                 // in words
 	Count   uint64                 // frames after which the sink fails with ErrCount; 0: none
 	What    netfront.CaptureConfig // what is captured
@@ -53,10 +53,10 @@ type ringInterface struct {
 	news   string // for the comment of its next frame
 }
 
-// bufferSize is what is written at once, in bytes.
+// bufferSize is the size of one write, in bytes.
 const bufferSize = 64 << 10
 
-// New makes a sink that writes to w, from the moment that the capture has begun.
+// New makes a sink that writes to w. It writes the stream's head when the capture has begun.
 func New(w io.Writer, config Config) *Sink {
 	return &Sink{config: config, start: time.Now(), out: bufio.NewWriterSize(w, bufferSize), interfaces: map[ringID]*ringInterface{}}
 }
@@ -76,7 +76,7 @@ func (s *Sink) begin() (err error) {
 	return s.describe(s.config.Queues)
 }
 
-// describe adds the interfaces of the first n queues, if they are not there.
+// describe adds the interfaces of the first n queues that the stream does not have yet.
 func (s *Sink) describe(n int) error {
 	for q := range n {
 		for _, d := range []netfront.Direction{netfront.Tx, netfront.Rx} {
@@ -110,7 +110,7 @@ func (s *Sink) Connection(c netfront.CaptureConnection) error {
 		return err
 	}
 	if c.Before == "" {
-		return nil // it stood before the capture
+		return nil // it began before the capture
 	}
 	for _, i := range s.interfaces {
 		i.news = fmt.Sprintf("first frame of connection %d, which began at %s with %s; before it: %s",
@@ -140,10 +140,10 @@ func (s *Sink) Frame(f *netfront.CapturedFrame) error {
 	return err
 }
 
-// Idle implements netfront.CaptureSink. Who reads the stream waits for its head.
+// Idle implements netfront.CaptureSink. It writes the head, for which the reader waits.
 func (s *Sink) Idle() error { return errors.Join(s.begin(), s.out.Flush()) }
 
-// End writes each ring's figures, and why the capture has ended.
+// End writes the counts of each ring, and why the capture has ended.
 func (s *Sink) End(r netfront.CaptureResult) error {
 	if err := s.begin(); err != nil {
 		return err

@@ -1,7 +1,6 @@
-// Package config is what xnetfrontd is told to do: the configuration file and its
-// drop-ins, their defaults and their checks, and where each value comes from. Every error
-// is one line which names the file and line, the key, the value and what is expected
-// there.
+// Package config is the configuration of xnetfrontd: the file and its drop-ins, the defaults,
+// the checks, and where each value comes from. Every error is one line. It names the file and
+// line, the key, the value, and what is expected.
 package config
 
 import (
@@ -17,17 +16,17 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-// DefaultPath is where `run` and `check` look for a file when they are told nothing.
+// DefaultPath is the file of `run` and `check` without --config.
 const DefaultPath = "/etc/xnetfrontd/xnetfrontd.toml"
 
-// DefaultControl is the path of the control socket when nothing else is said.
+// DefaultControl is the path of the control socket if the configuration names no other.
 const DefaultControl = "/run/xnetfrontd/control.sock"
 
-// DefaultMetrics is the path of the metrics' socket when nothing else is said.
+// DefaultMetrics is the path of the metrics' socket if the configuration names no other.
 const DefaultMetrics = "/run/xnetfrontd/metrics.sock"
 
-// Limits of the values. The upper ends are those of the interfaces below: xenstore's
-// 16-bit handle, what `tap` takes as an MTU, and netback's queues.
+// Limits of the values. The maxima come from the interfaces below: xenstore's 16-bit handle,
+// the MTUs that package tap takes, and netback's queues.
 const (
 	MaxDevID      = 0xffff
 	MaxQueues     = 64
@@ -38,7 +37,7 @@ const (
 	maxSocketPath = 107
 )
 
-// Config is a whole run.
+// Config is the configuration of one daemon.
 type Config struct {
 	Control string // path of the control socket
 	Log     Log
@@ -46,19 +45,19 @@ type Config struct {
 	Vifs    []Vif // at least one, each selector and each TAP name once
 }
 
-// Log says what is logged and how.
+// Log says which lines the log has, and in which format.
 type Log struct {
 	Level  string // debug, info, warn, error
 	Format string // console, json, journal, or auto: console on a terminal, journal where stderr is journald's, else json
 }
 
-// Metrics says where the daemon's figures can be had over HTTP.
+// Metrics says where the daemon serves its metrics over HTTP.
 type Metrics struct {
 	Socket string // path of a unix socket; empty: none
 	Listen string // host and port of a TCP socket, as net.Listen takes them; empty: none
 }
 
-// Vif is one [[vif]] table: which vifs it is about, and how each of them is served.
+// Vif is one [[vif]] table: which vifs it selects, and how the daemon serves each of them.
 type Vif struct {
 	Match      Selector
 	TAP        string        // name of the TAP; see TAPName
@@ -76,25 +75,26 @@ type Vif struct {
 // Forever keeps a TAP as long as the daemon runs.
 const Forever time.Duration = -1
 
-// What a stop of the daemon does with a vif: it gives it back, or leaves it with the holder
-// as a restart does, for backends that do not survive a frontend's close. By itself it leaves
-// those whose backend is known to be one.
+// What a stop of the daemon does with a vif. It closes the vif, or leaves it with the holder,
+// as a restart does. Some backends remove a vif when its frontend closes: auto leaves a vif
+// whose backend is known to do so.
 const (
 	StopAuto   = "auto"
 	StopCloses = "close"
 	StopLeaves = "leave"
 )
 
-// Whether the toolstack is told the TAP's addresses. It is by itself where that is XAPI.
+// Whether the daemon reports the TAP's addresses to the toolstack. Auto does so where the
+// toolstack is XAPI.
 const (
 	ReportAuto   = "auto"
 	ReportAlways = "always"
 	ReportNever  = "never"
 )
 
-// keepUnnamed is how long the TAP of a vif stays that nobody has named in the
-// configuration: as long as a driver domain takes to start again, and not for ever,
-// since the vif may never come back.
+// keepUnnamed is how long a TAP outlives its vif if the configuration does not name the vif. A
+// driver domain starts again in that time. The TAP does not stay for ever, since the vif may
+// never come back.
 const keepUnnamed = 5 * time.Minute
 
 // number stands for the vif's number in the name of a TAP.
@@ -113,8 +113,8 @@ func (v *Vif) fixedTAP() string {
 	return v.TAP
 }
 
-// SameAs tells whether a vif that is served by v can go on when it is served by o: its
-// connection would be the same. The names of the TAPs are not looked at.
+// SameAs tells whether a vif can go on when its table changes from v to o, since its
+// connection would be the same. It does not compare the names of the TAPs.
 func (v *Vif) SameAs(o *Vif) bool {
 	return v.Queues == o.Queues && v.MTU == o.MTU && v.TxQueueLen == o.TxQueueLen && v.Shaping == o.Shaping && sameSet(v.Disable, o.Disable)
 }
@@ -126,8 +126,8 @@ func sameSet(a, b []string) bool {
 	return !slices.ContainsFunc(a, notIn(b)) && !slices.ContainsFunc(b, notIn(a))
 }
 
-// For returns the table by which a vif is served, if there is one: that which has its
-// number, else that with its address, else that for all.
+// For returns the table for a vif, if there is one: the table with its number, else the one
+// with its address, else the one for all.
 func (c *Config) For(devid int, mac net.HardwareAddr) (v Vif, ok bool) {
 	for _, t := range c.Vifs {
 		if t.Match.Matches(devid, mac) && (!ok || t.Match.by < v.Match.by) {
@@ -137,7 +137,7 @@ func (c *Config) For(devid int, mac net.HardwareAddr) (v Vif, ok bool) {
 	return v, ok
 }
 
-// Names tells whether a table is about the vif with this number.
+// Names tells whether a table names the vif with this number.
 func (c *Config) Names(devid int) bool {
 	return slices.ContainsFunc(c.Vifs, func(v Vif) bool { return v.Match == SelectDevID(devid) })
 }

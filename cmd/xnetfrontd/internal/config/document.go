@@ -12,9 +12,9 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// document is what one file says, in its order, with the place of each value: whether
-// it is right is looked at later. go-toml's own decoder stops at the first value of a
-// wrong type, and forgets the lines of those that are right.
+// document is the content of one file, in its order, with the place of each value. The checks
+// come later. go-toml's own decoder stops at the first value of a wrong type, and does not
+// keep the lines of the others.
 type document struct {
 	path     string
 	settings []setting // outside of [[vif]]
@@ -51,7 +51,7 @@ func (v value) isString() bool  { return v.kind == unstable.String }
 func (v value) isInteger() bool { return v.kind == unstable.Integer }
 func (v value) isList() bool    { return v.kind == unstable.Array }
 
-// shown is a value in a complaint about what it says.
+// shown is the value as an error shows it.
 func (v value) shown() string {
 	if v.isString() {
 		return printable(v.text)
@@ -59,7 +59,7 @@ func (v value) shown() string {
 	return v.raw
 }
 
-// unquoted is shown of a value that may well be without quotes.
+// unquoted is shown, without the quotes of a string.
 func (v value) unquoted() string {
 	if v.isString() && v.text != "" {
 		return shortened(v.text)
@@ -67,7 +67,7 @@ func (v value) unquoted() string {
 	return v.raw
 }
 
-// parse reads a file's text. What is no TOML is its only problem then.
+// parse reads a file's text. If that is no TOML, it reports this problem alone.
 func parse(path string, text []byte) *document {
 	d := &document{path: path}
 	if line, err := syntax(text); err != nil {
@@ -85,8 +85,8 @@ func parse(path string, text []byte) *document {
 	return d
 }
 
-// syntax says what is wrong with text before anybody asks what it means, and in which
-// line: this is where a key that is there twice is found.
+// syntax reports an error of the text as TOML, and its line. It also finds a key that is there
+// twice.
 func syntax(text []byte) (line int, err error) {
 	if bytes.HasPrefix(text, []byte("\xef\xbb\xbf")) {
 		return 1, errors.New("not TOML: it begins with a byte order mark: save it as UTF-8 without one")
@@ -109,8 +109,8 @@ func syntax(text []byte) (line int, err error) {
 type reader struct {
 	*document
 	parser unstable.Parser
-	table  []string // the one that the reader is in
-	skip   bool     // it is one that does not exist
+	table  []string // in which the reader is
+	skip   bool     // there is no such table
 }
 
 func (r *reader) expression(e *unstable.Node) {
@@ -140,7 +140,7 @@ func (r *reader) expression(e *unstable.Node) {
 	}
 }
 
-// keyValue takes over a key, and those of a table that is written inline.
+// keyValue takes over a key, and the keys of an inline table.
 func (r *reader) keyValue(path []string, where Origin, node *unstable.Node) {
 	v := r.value(node)
 	name := dotted(path)
@@ -186,7 +186,7 @@ func (r *reader) key(it unstable.Iterator) (path []string, where Origin) {
 	return path, where
 }
 
-// value copies a node's value, which the parser writes over.
+// value copies a node's value, since the parser writes over it.
 func (r *reader) value(n *unstable.Node) value {
 	v := value{kind: n.Kind, text: string(n.Data)}
 	switch n.Kind {
@@ -205,7 +205,7 @@ func (r *reader) value(n *unstable.Node) value {
 	return v
 }
 
-// shortened is text as it was written if a line can show it.
+// shortened is the text of a value, short enough for a line.
 func shortened(text string) string {
 	if len(text) > maxShown {
 		return printable(text)
@@ -215,7 +215,7 @@ func shortened(text string) string {
 
 func (r *reader) problem(p Problem) { r.problems = append(r.problems, &p) }
 
-// unknown complains of a key that there is not, by the table in which it stands.
+// unknown reports a key that does not exist, by the table that has it.
 func (r *reader) unknown(where Origin, path []string) {
 	table, place := "", "at the top level"
 	if len(path) > 1 && (wantTable(path[0]) != "" || path[0] == "vif") {
@@ -225,8 +225,7 @@ func (r *reader) unknown(where Origin, path []string) {
 	r.problems = append(r.problems, &complaint{where, text})
 }
 
-// dotted is a key as [setting] has it. A part that has a dot of its own is in quotes,
-// so that it cannot pass for two.
+// dotted is a key as [setting] has it. Quotes keep a part with a dot from looking like two.
 func dotted(path []string) string {
 	parts := slices.Clone(path)
 	for i, p := range parts {

@@ -17,15 +17,15 @@ const maxFile = 256 << 10
 // Folder is where the drop-ins of the file at path are.
 func Folder(path string) string { return path + ".d" }
 
-// reading is what has been read, and what could not be.
+// reading is the files that were read, and the problems with the others.
 type reading struct {
-	docs     []*document // in the order in which they count
+	docs     []*document // a later one goes before an earlier one
 	problems Problems
 }
 
-// readAll reads the file at path and its drop-ins. Either may not be there; when
-// neither is, the only problem is one for which errors.Is(err, fs.ErrNotExist) holds,
-// as it does for no other.
+// readAll reads the file at path and its drop-ins. The file or the drop-ins may be missing. If
+// both are, the only problem is one for which errors.Is(err, fs.ErrNotExist) holds; it holds
+// for no other problem.
 func readAll(path string) reading {
 	var r reading
 	missing := r.file(path, anyFile)
@@ -42,15 +42,15 @@ func readAll(path string) reading {
 	return r
 }
 
-// dropIn reads a file that was there a moment ago.
+// dropIn reads a file that the folder listed a moment ago.
 func (r *reading) dropIn(path string) {
 	if r.file(path, regularFile) != nil {
 		r.problems = append(r.problems, fmt.Errorf("read configuration: %s is gone since its folder was read: try again", plain(path)))
 	}
 }
 
-// file reads and parses a file. The error is that there is none; every other one is
-// added to the problems.
+// file reads and parses a file. It returns an error only if there is no file, and adds every
+// other error to the problems.
 func (r *reading) file(path string, kind fileKind) error {
 	text, err := readFile(path, kind)
 	switch {
@@ -64,8 +64,8 @@ func (r *reading) file(path string, kind fileKind) error {
 	return nil
 }
 
-// listDropIns returns the paths of the drop-ins in a folder, by their names' bytes. A
-// name that begins with a dot is an editor's.
+// listDropIns returns the paths of the drop-ins in a folder, in the order of their names'
+// bytes. It leaves out names that begin with a dot: editors make such files.
 func listDropIns(folder string) ([]string, error) {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,10 +91,10 @@ type fileKind bool
 
 const (
 	regularFile fileKind = false
-	anyFile     fileKind = true // a pipe too, which somebody has named
+	anyFile     fileKind = true // a pipe, too: the user has named it
 )
 
-// readFile reads a whole file. It does not wait for somebody to open a pipe.
+// readFile reads a whole file. It does not wait for a writer of a pipe.
 func readFile(path string, kind fileKind) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -123,7 +123,7 @@ func readFile(path string, kind fileKind) ([]byte, error) {
 	return text, nil
 }
 
-// dangling says where the link at path leads, if there is one. There is nothing then.
+// dangling returns where the link at path leads, if path is a link to nothing.
 func dangling(path string) error {
 	target, err := os.Readlink(path)
 	if err != nil {
@@ -132,7 +132,7 @@ func dangling(path string) error {
 	return fmt.Errorf("%s is a link to %s, which is not there", plain(path), plain(target))
 }
 
-// onOneLine is err with a path that a line can show.
+// onOneLine is err with its path made fit for one line.
 func onOneLine(err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) && plain(e.Path) != e.Path {

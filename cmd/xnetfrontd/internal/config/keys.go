@@ -18,10 +18,10 @@ type key[T any] struct {
 	want string // what is expected as its value; ends every complaint
 	// set takes over a value, and reports whether it is of the right type.
 	set func(t *T, v value) bool
-	// wrong returns the value, as it is shown to the user, if it is out of range. Want
-	// may say better than the key's what is expected instead.
+	// wrong returns the value, as the user gets to see it, if it is out of range. Its want, if
+	// not empty, replaces the key's own.
 	wrong func(t *T) (shown, want string)
-	// text is the value as TOML, on one line. It is JSON too.
+	// text is the value as TOML, on one line. It is valid JSON, too.
 	text func(t *T) string
 }
 
@@ -43,7 +43,7 @@ var topKeys = []key[Config]{
 		func(s string) bool { return s == "" || listenAddress(s) }),
 }
 
-// The keys that select a table's vif, and what is expected of them and of the table.
+// The keys that select a table's vif, and what is expected as their values.
 const (
 	keyDevID = "vif.devid"
 	keyMAC   = "vif.mac"
@@ -193,7 +193,7 @@ func checkAll[T any](keys []key[T], t *T, bad func(Problem)) {
 	}
 }
 
-// problem is what is wrong with the value in t, if anything is.
+// problem is the problem with the value in t, or nil.
 func (k key[T]) problem(t *T) (p Problem, is bool) {
 	if k.wrong == nil {
 		return p, false

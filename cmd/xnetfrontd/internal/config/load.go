@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// Loaded is a configuration that can be used, with where each of its values comes from.
+// Loaded is a configuration without a mistake, with the origin of each value.
 type Loaded struct {
 	Config
-	Files []string // that were read, in the order in which they count
+	Files []string // that were read; a later one goes before an earlier one
 
 	origins map[string]Origin // of keys outside of [[vif]], by name; default if it has none
 	vifs    []vifOrigins      // of each of Config.Vifs
 	index   map[Selector]int  // of each of Config.Vifs
 }
 
-// vifOrigins are where the keys of a vif come from. "vif" is where its first table is,
-// "vif.devid" or "vif.mac" where its last one is.
+// vifOrigins are the origins of a vif's keys. That of "vif" is its first table, and that of
+// "vif.devid" or "vif.mac" its last one.
 type vifOrigins map[string]Origin
 
-// Load reads, decodes and checks the file at path and its drop-ins: the files *.toml
-// in [Folder], in the order of their names. What a later one says goes before what an
-// earlier one says, key by key, and so do [[vif]] tables for the same vif.
+// Load reads, decodes and checks the file at path and its drop-ins: the files *.toml in
+// [Folder], in the order of their names. A key of a later file goes before the same key of an
+// earlier one; so do the keys of [[vif]] tables for the same vif.
 //
-// The error is [Problems], all that were found; those about a place in a file begin
+// The error is [Problems], with all that were found. A problem at a place in a file begins
 // with "path:line: ". If there is no file at all, errors.Is(err, fs.ErrNotExist) holds.
 func Load(path string) (*Loaded, error) {
 	r := readAll(path)
@@ -66,15 +66,15 @@ func newLoaded(c Config) *Loaded {
 	return &Loaded{Config: c, origins: map[string]Origin{}, index: map[Selector]int{}}
 }
 
-// Set takes over a string from the command line, for a key outside of [[vif]] tables.
-// It is not checked yet. An unknown name sets nothing.
+// Set takes over a string from the command line, for a key outside of [[vif]] tables, without
+// a check. An unknown name sets nothing.
 func (l *Loaded) Set(name, text string) {
 	if k, ok := find(topKeys, name); ok && k.set(&l.Config, stringValue(text)) {
 		l.origins[name] = commandLine()
 	}
 }
 
-// merge takes over what a document says, and returns what is wrong with it.
+// merge takes over the content of a document, and returns its problems.
 func (l *Loaded) merge(d *document) (problems Problems) {
 	bad := func(p Problem) { problems = append(problems, &p) }
 	for _, s := range d.settings {
@@ -89,7 +89,7 @@ func (l *Loaded) merge(d *document) (problems Problems) {
 			bad(Problem{where, matchKey(match), match.String(), "each vif once, and this one is in an earlier [[vif]] table"})
 			ok = false
 		}
-		if !ok { // its other keys may be wrong all the same
+		if !ok { // its other keys may have problems, too
 			vif := NewVif(SelectDevID(0))
 			t.apply(&vif, vifOrigins{}, bad)
 			continue
@@ -102,7 +102,7 @@ func (l *Loaded) merge(d *document) (problems Problems) {
 	return problems
 }
 
-// apply sets what the table says in a vif, and notes where it says so.
+// apply sets the keys of the table in a vif, and notes their origins.
 func (t *vifTable) apply(v *Vif, from vifOrigins, bad func(Problem)) {
 	for _, s := range t.settings {
 		if k, ok := find(vifKeys, s.key); ok && apply(k, v, s, bad) {
@@ -127,8 +127,8 @@ func apply[T any](k key[T], t *T, s setting, bad func(Problem)) bool {
 	return true
 }
 
-// table returns the index of the vif that a table is about. If none was, one with
-// every default is added.
+// table returns the index of the vif that a table selects. It adds a vif with every default if
+// there is none.
 func (l *Loaded) table(match Selector, where Origin) int {
 	if i, ok := l.index[match]; ok {
 		return i
@@ -139,8 +139,8 @@ func (l *Loaded) table(match Selector, where Origin) int {
 	return l.index[match]
 }
 
-// match is which vif a table is about, and where it says so. It complains if that
-// cannot be told.
+// match returns which vif a table selects, and the line that says so. It reports a problem if
+// the table does not say it.
 func (t *vifTable) match(bad func(Problem)) (match Selector, where Origin, ok bool) {
 	var devid, mac *setting
 	for i := range t.settings {
@@ -170,7 +170,7 @@ func (t *vifTable) match(bad func(Problem)) (match Selector, where Origin, ok bo
 	return match, where, false
 }
 
-// devid reads a vif's number, or "*" for all. A number in quotes is one too.
+// devid reads a vif's number, or "*" for all. Quotes around a number do not matter.
 func (v value) devid() (s Selector, ok bool) {
 	if n, isInt := v.int(); isInt {
 		return ParseSelector(strconv.Itoa(n))
@@ -179,8 +179,8 @@ func (v value) devid() (s Selector, ok bool) {
 	return s, ok && v.isString() && s.by != byMAC
 }
 
-// Check checks what is not checked while files are read: values from the command line,
-// and how the tables go together.
+// Check checks what Load does not: values from the command line, and whether the tables
+// contradict each other.
 func (l *Loaded) Check() error {
 	var problems Problems
 	add := func(p Problem) { problems = append(problems, &p) }
@@ -201,7 +201,7 @@ func (l *Loaded) Check() error {
 	return problems.orNil()
 }
 
-// checkTAPs complains of vifs whose TAPs would have the same name.
+// checkTAPs reports vifs whose TAPs would have the same name.
 func (l *Loaded) checkTAPs(bad func(Problem)) {
 	first := map[string]int{}
 	for i := range l.Vifs {
@@ -219,7 +219,7 @@ func (l *Loaded) checkTAPs(bad func(Problem)) {
 	}
 }
 
-// start is where a complaint belongs that is of no line.
+// start is the place of a problem that belongs to no line.
 func (l *Loaded) start() Origin {
 	if len(l.Files) == 0 {
 		return commandLine()
@@ -227,7 +227,7 @@ func (l *Loaded) start() Origin {
 	return Origin{l.Files[0], 1}
 }
 
-// of is where a key comes from, or the table that leaves it out.
+// of is the origin of a key, or of the table without the key.
 func (o vifOrigins) of(key string) Origin {
 	if where, ok := o[key]; ok {
 		return where

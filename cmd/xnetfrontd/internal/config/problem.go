@@ -9,14 +9,14 @@ import (
 	"unicode/utf8"
 )
 
-// Origin is where a value comes from: a line of a file, the command line, or, being
-// zero, nowhere: then it is the default.
+// Origin is where a value comes from: a line of a file, or the command line. The zero Origin
+// is that of a default.
 type Origin struct {
 	Path string
 	Line int // counted from 1; 0: Path is no file with lines
 }
 
-// commandLine is the origin of what flags say.
+// commandLine is the origin of the values of flags.
 func commandLine() Origin { return Origin{Path: "command line"} }
 
 func (o Origin) String() string {
@@ -33,7 +33,7 @@ func (o Origin) String() string {
 type Problem struct {
 	Where Origin
 	Key   string // as the file spells it, vif.mtu
-	Value string // as it was given, "" when it was not
+	Value string // as it was given; "": it was not given
 	Want  string // what is expected instead
 }
 
@@ -48,7 +48,7 @@ func (p *Problem) Error() string {
 	return fmt.Sprintf("%s%s = %s: expected %s", where, p.Key, p.Value, p.Want)
 }
 
-// complaint is what is wrong at a place of a file and is no value of a key.
+// complaint is a problem at a place of a file that is not about the value of a key.
 type complaint struct {
 	where Origin
 	text  string
@@ -56,7 +56,7 @@ type complaint struct {
 
 func (c *complaint) Error() string { return c.where.String() + ": " + c.text }
 
-// lineOf is the line of its file to which an error belongs; 0: to none.
+// lineOf is the line of an error in its file; 0: none.
 func lineOf(err error) int {
 	var p *Problem
 	var c *complaint
@@ -69,11 +69,10 @@ func lineOf(err error) int {
 	return 0
 }
 
-// Problems is all that is wrong with a configuration: at least one error, each of one
-// line.
+// Problems are all problems of a configuration: at least one error, each of one line.
 type Problems []error
 
-// Error is the first one and how many there are.
+// Error is the first problem, and the number of the others.
 func (p Problems) Error() string {
 	first := p[0].Error()
 	if more := len(p) - 1; more > 0 {
@@ -111,7 +110,7 @@ func printable(text string) string {
 	return strconv.Quote(text)
 }
 
-// plain is text as it is, as far as a line can show it.
+// plain is text without quotes, made fit for one line.
 func plain(text string) string {
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return printable(text)

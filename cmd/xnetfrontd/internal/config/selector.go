@@ -6,16 +6,16 @@ import (
 	"strconv"
 )
 
-// Selector says which vifs a [[vif]] table is about: the one with a number, the one
-// with a MAC address, or all. Selectors can be compared with ==.
+// Selector says which vifs a [[vif]] table selects: the one with a number, the one with a MAC
+// address, or all. Selectors can be compared with ==.
 type Selector struct {
 	by    selectBy
 	devid int
 	mac   [6]byte
 }
 
-// selectBy is in the order of what counts: a table that names a vif's number goes
-// before one with its address, and that before one for all.
+// selectBy is in the order of precedence: a table with a vif's number goes before one with its
+// address, and that before one for all.
 type selectBy uint8
 
 const (
@@ -24,7 +24,7 @@ const (
 	byAny
 )
 
-// Everything is how a selector for all vifs is written.
+// Everything is the text of a selector for all vifs.
 const Everything = "*"
 
 // SelectDevID selects the vif with a number.
@@ -36,8 +36,7 @@ func SelectMAC(mac net.HardwareAddr) Selector { return Selector{by: byMAC, mac: 
 // SelectAll selects every vif of the guest.
 func SelectAll() Selector { return Selector{by: byAny} }
 
-// ParseSelector reads what [Selector.String] writes. ok is false when text is none of
-// them.
+// ParseSelector reads the text that [Selector.String] writes. ok is false for any other text.
 func ParseSelector(text string) (s Selector, ok bool) {
 	if text == Everything {
 		return SelectAll(), true
@@ -75,8 +74,8 @@ func (s Selector) DevID() (devid int, ok bool) { return s.devid, s.by == byDevID
 // All tells whether every vif is selected.
 func (s Selector) All() bool { return s.by == byAny }
 
-// Matches tells whether a vif is selected. An address that is not known is nil, and
-// is none of those that are selected.
+// Matches tells whether a vif is selected. A nil address is not known, and no selector by
+// address selects it.
 func (s Selector) Matches(devid int, mac net.HardwareAddr) bool {
 	switch s.by {
 	case byDevID:
@@ -87,7 +86,7 @@ func (s Selector) Matches(devid int, mac net.HardwareAddr) bool {
 	return true
 }
 
-// UnmarshalText is for flags.
+// UnmarshalText implements encoding.TextUnmarshaler, for flags.
 func (s *Selector) UnmarshalText(text []byte) error {
 	sel, ok := ParseSelector(string(text))
 	if !ok {

@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// shownKey is one key as it is shown: its value is TOML, and JSON too.
+// shownKey is one key for the output. Its value is valid TOML and JSON.
 type shownKey struct {
 	name string // mtu
 	text string
 	from Origin
 }
 
-// shownTable is a table, or what is outside of all.
+// shownTable is a table, or the keys outside of all tables.
 type shownTable struct {
 	name string // log; empty: outside of all
 	from Origin // of a [[vif]] table
 	keys []shownKey
 }
 
-// tables are all tables with all keys, those that were left out included.
+// tables are all tables with all keys, even those that the files leave out.
 func (l *Loaded) tables() []shownTable {
 	var all []shownTable
 	for _, k := range topKeys {
@@ -56,8 +56,8 @@ func (l *Loaded) vifTable(i int) shownTable {
 	return t
 }
 
-// WriteTOML writes the configuration as a file that says all of it, with where each
-// value comes from behind it. Read again, it gives the same.
+// WriteTOML writes the configuration as a file with every key, and a comment with the origin
+// behind each. The file, read again, gives the same configuration.
 func (l *Loaded) WriteTOML(w io.Writer) error {
 	var b strings.Builder
 	if len(l.Files) > 0 {

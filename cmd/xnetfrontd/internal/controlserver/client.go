@@ -12,7 +12,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// client is a connection, of one goroutine; what is under clients.mu is of any.
+// client is a connection. It belongs to one goroutine, but for the fields under clients.mu.
 type client struct {
 	conn   *net.UnixConn
 	peer   peer
@@ -20,13 +20,13 @@ type client struct {
 	in     *bufio.Reader
 
 	// Of clients.mu:
-	busy      bool      // the daemon is doing what it asked for
-	streaming bool      // and that is a capture
-	since     time.Time // it was last heard or answered
+	busy      bool      // the daemon works on its request
+	streaming bool      // and the request is a capture
+	since     time.Time // its last request or answer
 }
 
-// request reads a line. A client that takes too long for it, or whose line is too long,
-// is one that is over.
+// request reads a line. It returns false if the client takes too long for that, or if the line
+// is too long; then the connection ends.
 func (c *client) request() ([]byte, error) {
 	if c.in == nil {
 		c.in = bufio.NewReaderSize(c.conn, control.MaxRequest)
@@ -41,14 +41,14 @@ func (c *client) request() ([]byte, error) {
 	return line, err
 }
 
-// respond tells whether the client took the response in time.
+// respond writes a response, and tells whether the client took it in time.
 func (c *client) respond(r control.Response) bool {
 	r.Version = control.Version
 	line, err := json.Marshal(r)
 	if err != nil {
-		return false // which these types do not give
+		return false // which cannot happen with these types
 	}
-	// The time is the client's alone, not what it took to make the response.
+	// The deadline begins now: the time in which the response was made does not count.
 	if c.conn.SetWriteDeadline(time.Now().Add(c.limits.request)) != nil {
 		return false
 	}

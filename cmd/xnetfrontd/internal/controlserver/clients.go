@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// clients are the connections that there are. Those that may write have places of their
-// own, so that nobody else can keep root out. A newcomer for whom there is no place gets
-// that of the one of its kind which has been silent for longest: so no number of clients
-// that hang, or that ask again and again, keeps others out.
+// clients are the connections. Writers and readers have places of their own, so that readers
+// cannot keep root out. If there is no place for a new client, the client of its kind that has
+// been silent for longest gives its place up. So clients that hang, or that ask again and
+// again, keep no other out.
 type clients struct {
 	max     int // of each kind
 	streams int
@@ -34,7 +34,7 @@ func (l *clients) admit(c *client) error {
 		return errClosed
 	}
 	n := 0
-	var oldest *client // of those for whom the daemon does nothing now
+	var oldest *client // without a request on which the daemon works
 	for _, o := range l.list {
 		if o.peer.writer != c.peer.writer {
 			continue
@@ -49,18 +49,18 @@ func (l *clients) admit(c *client) error {
 			return fmt.Errorf("%d requests are being answered already: try again", n)
 		}
 		l.remove(oldest)
-		oldest.conn.Close() // which ends what its goroutine waits for
+		oldest.conn.Close() // which ends the wait of its goroutine
 	}
 	c.since = time.Now()
 	l.list = append(l.list, c)
 	return nil
 }
 
-// begin notes that the daemon has a request of c. It reports false when c had to make
-// room.
+// begin notes that the daemon works on a request of c. It returns false if c had to give its
+// place up.
 func (l *clients) begin(c *client) bool { return l.mark(c, true) }
 
-// done notes that the request was done.
+// done notes that the request is done.
 func (l *clients) done(c *client) bool { return l.mark(c, false) }
 
 func (l *clients) mark(c *client, busy bool) bool {
@@ -97,7 +97,7 @@ func (l *clients) leave(c *client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remove(c)
-	c.conn.Close() // again, if it had to make room or the server was closed
+	c.conn.Close() // a second time, if it had to give its place up or the server was closed
 }
 
 func (l *clients) remove(c *client) {
@@ -109,14 +109,14 @@ func (l *clients) remove(c *client) {
 	}
 }
 
-// close ends every connection, and admits none any more.
+// close ends every connection, and makes admit refuse new ones.
 func (l *clients) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
 	var errs []error
 	for _, c := range l.list {
-		// One that is about to leave has done it itself.
+		// A connection that is about to leave has closed itself.
 		if err := c.conn.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}

@@ -10,7 +10,7 @@ import (
 // peer is the user at the other end of a connection.
 type peer struct {
 	uid      uint32
-	writer   bool // may change something, and see what is in frames
+	writer   bool // may use the ops that change something, and those that show frames
 	unmapped bool // has no number in this user namespace
 }
 
@@ -21,10 +21,10 @@ func (p peer) String() string {
 	return fmt.Sprintf("uid %d", p.uid)
 }
 
-// users tells who may do what.
+// users decide what a peer may do.
 type users struct {
 	own      uint32 // the daemon's
-	overflow uint32 // whom the kernel shows for one that has no number here: user_namespaces(7)
+	overflow uint32 // the uid that the kernel shows for a user without a number here: user_namespaces(7)
 }
 
 // defaultOverflow is DEFAULT_OVERFLOWUID of the kernel's linux/highuid.h.
@@ -40,7 +40,7 @@ func newUsers() users {
 	return u
 }
 
-// peer judges a uid. The one of unmapped users is anybody's, even where it is the
+// peer judges a uid. The uid of unmapped users can be any user's, even where it is the
 // daemon's own.
 func (u users) peer(uid uint32) peer {
 	p := peer{uid: uid, unmapped: uid == u.overflow}

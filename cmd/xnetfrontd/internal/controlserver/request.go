@@ -11,12 +11,12 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// ops are what can be asked for. A reader may only ask for what changes nothing and
-// shows nothing of what is in frames.
+// ops are the ops of the protocol. A reader may only use those that change nothing and show no
+// frames.
 var ops = []struct {
 	name   string
 	reader bool
-	vif    bool // it is for one
+	vif    bool // it needs a vif
 }{
 	{name: control.OpStatus, reader: true},
 	{name: control.OpDump, reader: true, vif: true},
@@ -26,8 +26,8 @@ var ops = []struct {
 	{name: control.OpCapture, vif: true},
 }
 
-// parse makes a request of a line. It is strict, so that nobody believes that something
-// was heeded which this version does not know.
+// parse makes a request of a line. It refuses fields that this version does not know: else the
+// client would believe that they had an effect.
 func parse(line []byte) (q control.Request, err error) {
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
@@ -43,7 +43,7 @@ func parse(line []byte) (q control.Request, err error) {
 	return q, nil
 }
 
-// check refuses what cannot be done whatever the daemon is like.
+// check refuses a request that is wrong in itself.
 func check(q *control.Request, p peer) error {
 	if q.Version != control.Version {
 		return fmt.Errorf("request has version %d: this daemon speaks version %d", q.Version, control.Version)

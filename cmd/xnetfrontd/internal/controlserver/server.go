@@ -1,5 +1,5 @@
-// Package controlserver is the daemon's end of the control socket; pkg/control says
-// what is spoken there.
+// Package controlserver is the daemon's end of the control socket. pkg/control describes the
+// protocol.
 package controlserver
 
 import (
@@ -16,30 +16,30 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// Handler is the daemon. Several goroutines call it at a time. An error goes to the
-// client as it is. Each ctx ends when the server is closed, that of all but Capture also
-// when the client would not wait any longer.
+// Handler answers the requests. Several goroutines call it at a time. The client gets an
+// error's text. Each ctx ends when the server is closed. That of all methods but Capture also
+// ends shortly before the client stops to wait.
 type Handler interface {
 	Status() control.Status
 	Dump(ctx context.Context, vif string) (*control.Dump, error)
 	Kick(vif string) error
 	Retry(vif string) error
-	// Reload returns when the daemon goes by another configuration, or will not.
+	// Reload returns when the new configuration is in force, or fails.
 	Reload(ctx context.Context) error
-	// Capture writes a pcapng stream to w until ctx ends, which it does when the client is
-	// gone, or a Write fails. What is wrong with the request it says before the first
-	// Write: after that its error is nobody's. A Write blocks while the client does not
-	// read, so that it must not be a queue's worker that calls it.
+	// Capture writes a pcapng stream to w until ctx ends, or a Write fails. ctx also ends when
+	// the client is gone. Capture returns an error of the request before the first Write; the
+	// client does not get a later error. A Write blocks while the client does not read, so no
+	// worker of a queue may call it.
 	Capture(ctx context.Context, q control.CaptureRequest, w io.Writer) error
-	// Panicked is called with the value of a panic in one of the others, from where the
-	// stack still shows it, and returns what the client is told.
+	// Panicked takes the value of a panic in one of the other methods, and returns the error
+	// for the client. The stack still shows the panic when it is called.
 	Panicked(op string, value any) error
 }
 
-// limits are how much is done for clients.
+// limits bound the work for clients.
 type limits struct {
 	request time.Duration // that a client may take to write a request, and to read a response
-	handler time.Duration // that the daemon may take to do it
+	handler time.Duration // that the daemon may take for it
 	stall   time.Duration // that a client may read nothing of a stream
 	clients int           // of each kind, those that may write and the others, at a time
 	streams int           // captures at a time
@@ -48,7 +48,7 @@ type limits struct {
 func defaultLimits() limits {
 	return limits{
 		request: 5 * time.Second,
-		// Less than a client waits, so that it hears why.
+		// Less than a client waits, so that the client gets the error.
 		handler: control.DefaultTimeout - time.Second,
 		stall:   30 * time.Second,
 		clients: 16,
@@ -56,10 +56,10 @@ func defaultLimits() limits {
 	}
 }
 
-// acceptPause is how long to wait for descriptors or memory that others may give back.
+// acceptPause is the wait after an accept failed for want of descriptors or memory.
 const acceptPause = 100 * time.Millisecond
 
-// Server answers on a control socket.
+// Server answers requests on a control socket.
 type Server struct {
 	ln      *localsocket.Listener
 	handler Handler
@@ -72,8 +72,8 @@ type Server struct {
 	clients clients
 }
 
-// New makes the socket at path, with mode 0660, and answers on it until Close. It fails
-// with a [*localsocket.InUseError] when another daemon does.
+// New makes the socket at path, with mode 0660, and answers on it until Close. It fails with a
+// [*localsocket.InUseError] if another daemon listens there.
 func New(path string, h Handler) (*Server, error) {
 	return newServer(path, h, defaultLimits())
 }
@@ -91,7 +91,8 @@ func newServer(path string, h Handler, l limits) (*Server, error) {
 	return s, nil
 }
 
-// Close removes the socket, ends every connection and waits for what is under way.
+// Close removes the socket, ends every connection and waits for the requests that are being
+// answered.
 func (s *Server) Close() error {
 	err := s.ln.Close()
 	s.end()
@@ -131,15 +132,15 @@ func (s *Server) accept() {
 	}
 }
 
-// serve answers requests until the client goes, is too slow, breaks the framing or has
-// to make room. Its errors are the client's and go nowhere.
+// serve answers requests until the client goes, is too slow, breaks the framing, or has to
+// give its place up. There is nobody to report its errors to.
 func (s *Server) serve(c *client) {
 	for {
 		line, err := c.request()
 		if err != nil {
 			return
 		}
-		// From here on it is not the daemon that waits for the client.
+		// From here on the client waits for the daemon.
 		if !s.clients.begin(c) {
 			return
 		}
@@ -155,7 +156,7 @@ func (s *Server) serve(c *client) {
 		if err == nil {
 			r, err = s.answer(q)
 			if err != nil && s.ctx.Err() != nil {
-				err = errClosed // which is why, whatever it says
+				err = errClosed // the cause, whatever the error says
 			}
 		}
 		if err != nil {
@@ -167,7 +168,7 @@ func (s *Server) serve(c *client) {
 	}
 }
 
-// answer does what a request asks for.
+// answer carries out a request.
 func (s *Server) answer(q control.Request) (r control.Response, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.limits.handler)
 	defer cancel()
@@ -185,7 +186,7 @@ func (s *Server) answer(q control.Request) (r control.Response, err error) {
 	case control.OpReload:
 		err = s.handler.Reload(ctx)
 	default:
-		err = fmt.Errorf("%s: not done here", q.Op) // check lets no such op through
+		err = fmt.Errorf("%s: not done here", q.Op) // check has refused such an op
 	}
 	return r, err
 }
@@ -209,8 +210,8 @@ func (s *Server) captureTo(ctx context.Context, q control.CaptureRequest, w io.W
 	return s.handler.Capture(ctx, q, w)
 }
 
-// guard, deferred, makes an error of a panic in this goroutine: a fault in what is only asked
-// about costs the client its answer, and no frame.
+// guard, deferred, makes an error of a panic in this goroutine. So a fault in an answer costs
+// the client the answer, and no vif a frame.
 func (s *Server) guard(op string, err *error) {
 	if p := recover(); p != nil {
 		*err = s.handler.Panicked(op, p)

@@ -7,26 +7,26 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// maxChunk is how much is written at once, in bytes: what a client that reads must take
-// before it counts as one that does not.
+// maxChunk is the size of one write, in bytes. A client that does not take so much in time
+// counts as one that does not read.
 const maxChunk = 64 << 10
 
-// streamWriter is what a capture writes to: the response first, when it is known that
-// there is no error, then the stream.
+// streamWriter is the output of a capture. Its first Write sends the response without an
+// error, and then the stream.
 type streamWriter struct {
 	c     *client
 	begun bool
 }
 
-// stream makes the connection one that only writes. What the client sends from now on,
-// or its end, calls gone; the channel is closed after that.
+// stream makes the connection one that only writes. If the client sends anything from now on,
+// or ends the connection, stream calls gone, and then closes the channel.
 func (c *client) stream(gone func()) (*streamWriter, <-chan struct{}) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		defer gone()
 		if c.conn.SetReadDeadline(time.Time{}) == nil {
-			_, _ = c.in.ReadByte() // whatever it says, the client is through with it
+			_, _ = c.in.ReadByte() // any byte of the client ends the capture
 		}
 	}()
 	return &streamWriter{c: c}, ended
@@ -61,7 +61,7 @@ func (w *streamWriter) begin() error {
 	return nil
 }
 
-// finish says what is wrong with the request, if nothing was written yet.
+// finish sends the error of the request, if nothing was written yet.
 func (w *streamWriter) finish(err error) {
 	switch {
 	case w.begun:

@@ -22,7 +22,7 @@ const (
 	stopTimeout  = 15 * time.Second // longer than the daemon's own limit
 )
 
-// child is a process of this program that says over sd_notify when it is ready.
+// child is a process of this program. It tells by sd_notify(3) when it is ready.
 type child struct {
 	name   string
 	cmd    *exec.Cmd
@@ -74,8 +74,8 @@ func (c *child) awaitReady(ctx context.Context, ready *net.UnixConn) error {
 	}
 }
 
-// watchReady closes got with the first READY=1, and reads on, so that the process can
-// tell of its end too, until the socket is closed.
+// watchReady closes got with the first READY=1. It reads on until the socket is closed, so
+// that the process can write there at its end, too.
 func watchReady(socket *net.UnixConn, got chan<- struct{}) {
 	buf := make([]byte, 4096)
 	for ready := false; ; {
@@ -113,7 +113,7 @@ func (c *child) failure() error {
 func (c *child) stop() error {
 	select {
 	case <-c.exited:
-		return nil // whoever waited for something else has reported it
+		return nil // reported already by the wait for it
 	default:
 	}
 	if err := c.cmd.Process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

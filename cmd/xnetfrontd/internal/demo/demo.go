@@ -1,6 +1,6 @@
-// Package demo shows the frontend at work on a machine without Xen: the embedded Xen
-// in one network namespace, the daemon in another, both as processes of their own,
-// and between them what anybody would try on a network interface.
+// Package demo shows the frontend at work on a machine without Xen. The embedded Xen is a
+// process in one network namespace, and the daemon is a process in another. Between them the
+// demo pings, and copies data.
 package demo
 
 import (
@@ -17,9 +17,9 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// Options say what is shown.
+// Options say what the demo does.
 type Options struct {
-	Program  string   // path of this program, which is started as the daemon and as the embedded Xen
+	Program  string   // path of this program, which is the daemon and the embedded Xen, too
 	Size     int64    // bytes copied each way
 	Queues   int      // queue pairs that both ends offer
 	Without  []string // features that the backend does not offer
@@ -27,9 +27,9 @@ type Options struct {
 	Keep     bool     // leave it running until ctx ends
 	Out      io.Writer
 	Terminal bool      // Out is one: progress is redrawn in place
-	Verbose  io.Writer // gets what the processes log; nil: nobody
-	// UserNS says that the namespaces belong to a user namespace of a plain user,
-	// which matters for what --keep tells people to type.
+	Verbose  io.Writer // gets the logs of the processes; nil: none
+	// UserNS says that the namespaces belong to the user namespace of a plain user. The
+	// commands that --keep prints depend on it.
 	UserNS bool
 }
 
@@ -49,9 +49,9 @@ type demo struct {
 	daemon  *child
 }
 
-// Run shows it all. It returns nil only if every ping was answered and every byte
-// arrived as it was sent; in any case nothing is left behind. If ctx ends, the error
-// is that of ctx, except with Keep once everything has been shown.
+// Run runs the demo. It returns nil only if every ping was answered and every byte arrived as
+// it was sent. It leaves nothing behind in any case. If ctx ends, the error is that of ctx;
+// with Keep there is no error if everything was shown before.
 func Run(ctx context.Context, o Options) (err error) {
 	d := &demo{
 		Options: o,
@@ -138,7 +138,7 @@ func (d *demo) status(ctx context.Context) (*control.Device, error) {
 	return st.Vifs[0].Device, nil
 }
 
-// connect sets both links up and waits until the two ends have found each other.
+// connect sets both links up, and waits until the two ends are connected.
 func (d *demo) connect(ctx context.Context) error {
 	began := time.Now()
 	for _, s := range []*side{&d.guest, &d.backend} {
@@ -164,7 +164,7 @@ func (d *demo) connect(ctx context.Context) error {
 	}
 }
 
-// pause waits for d, less if ctx ends or a process does.
+// pause waits for d, or less if ctx or a process ends.
 func (d *demo) pause(ctx context.Context, t time.Duration) error {
 	timer := time.NewTimer(t)
 	defer timer.Stop()
@@ -180,7 +180,7 @@ func (d *demo) pause(ctx context.Context, t time.Duration) error {
 	}
 }
 
-// wait ends with ctx, which is no error, or with a process, which is.
+// wait waits until ctx ends, which is no error, or until a process ends, which is one.
 func (d *demo) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

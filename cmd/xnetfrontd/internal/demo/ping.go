@@ -45,7 +45,7 @@ func (p ping) String() string {
 		ms(p.rtts[0]), ms(p.rtts[len(p.rtts)/2]), ms(p.rtts[len(p.rtts)-1]))
 }
 
-// pinger has a raw socket on a side, with which it can reach one address.
+// pinger sends echo requests from a side to one address, through a raw socket.
 type pinger struct {
 	conn *net.IPConn
 	kind echo
@@ -68,8 +68,8 @@ func newPinger(s *side, kind echo, to net.IP) (*pinger, error) {
 
 func (p *pinger) close() { p.conn.Close() }
 
-// reach sends requests until one is answered: what is sent while a carrier comes on
-// is lost, and the kernel asks for the neighbour's address again only after a second.
+// reach sends requests until one is answered. The first ones get lost while the carrier comes
+// on, and the kernel asks for the neighbour's address again only after a second.
 func (p *pinger) reach(ctx context.Context) error {
 	deadline := time.Now().Add(connectTimeout)
 	for {
@@ -103,7 +103,7 @@ func (p *pinger) series(ctx context.Context) (ping, error) {
 // once sends a request and waits for its reply.
 func (p *pinger) once(ctx context.Context) (time.Duration, error) {
 	p.seq++
-	// A cancelled ctx ends the wait at once.
+	// The end of ctx ends the wait at once.
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	start := time.Now()

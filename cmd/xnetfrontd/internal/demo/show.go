@@ -15,7 +15,7 @@ const (
 	lineInterval   = 2 * time.Second        // of progress elsewhere
 )
 
-// show pings, copies, and prints the daemon's figures.
+// show pings, copies, and prints the daemon's counters.
 func (d *demo) show(ctx context.Context) error {
 	for _, p := range []struct {
 		name string
@@ -73,7 +73,7 @@ func (d *demo) showPing(ctx context.Context, name string, kind echo, to net.IP) 
 func (d *demo) showCopy(ctx context.Context, name string, from, to *side, address net.IP) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// A copy to a process that died would wait for TCP to give up.
+	// If a process died, a copy would wait until TCP gives up.
 	go func() {
 		if err := d.wait(ctx); err != nil {
 			cancel(err)
@@ -97,7 +97,7 @@ func (d *demo) showCopy(ctx context.Context, name string, from, to *side, addres
 	return nil
 }
 
-// startProgress shows how far a copy is until the function that it returns is called.
+// startProgress shows the progress of a copy. The function that it returns ends that.
 func (d *demo) startProgress(name string, received *atomic.Int64) (stop func()) {
 	interval := lineInterval
 	if d.Terminal {
@@ -131,7 +131,7 @@ func (d *demo) startProgress(name string, received *atomic.Int64) (stop func()) 
 	}
 }
 
-// eraseLine takes the progress off a terminal (ECMA-48 EL).
+// eraseLine erases the line of progress on a terminal (ECMA-48 EL).
 func (d *demo) eraseLine() {
 	if d.Terminal {
 		fmt.Fprint(d.Out, "\r\x1b[K")

@@ -52,8 +52,7 @@ func (s *side) setUp() error {
 		bits int
 		all  int
 	}{{s.v4, prefixV4, 32}, {s.v6, prefixV6, 128}} {
-		// Nobody else is here, so nothing is gained by a second of duplicate
-		// address detection.
+		// No other host is here, so a second of duplicate address detection is of no use.
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.ip, Mask: net.CIDRMask(a.bits, a.all)}, Flags: unix.IFA_F_NODAD}
 		if err := s.Links.AddrAdd(link, addr); err != nil {
 			return fmt.Errorf("give %s the address %s: %w", s.tap, addr.IPNet, err)

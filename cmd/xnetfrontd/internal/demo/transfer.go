@@ -21,11 +21,11 @@ type transfer struct {
 
 func (t transfer) equal() bool { return t.sent == t.received }
 
-// copyBlock is how much is written to the socket at once.
+// copyBlock is the size of one write to the socket.
 const copyBlock = 256 << 10
 
-// copyTCP sends size random bytes from one side to the other side's address. Each end
-// hashes the bytes that it had in its hands. It adds to received as they arrive.
+// copyTCP sends size random bytes from one side to the other side's address. Each end hashes
+// its own copy of the bytes. copyTCP adds to received as bytes arrive.
 func copyTCP(ctx context.Context, from, to *side, address net.IP, size int64, received *atomic.Int64) (transfer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -40,7 +40,7 @@ func RunInUserNamespace(ctx context.Context, program string, args []string, out,
 	if err := cmd.Start(); err != nil {
 		return 0, explainUserNS(err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) }) // it may have ended by itself
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) }) // an error means that it has ended
 	defer stop()
 	err := cmd.Wait()
 	var exit *exec.ExitError
@@ -53,7 +53,7 @@ func RunInUserNamespace(ctx context.Context, program string, args []string, out,
 	return 0, err
 }
 
-// explainUserNS says what keeps a plain user from making a user namespace.
+// explainUserNS adds to an error what keeps a plain user from making a user namespace.
 func explainUserNS(err error) error {
 	for _, s := range []struct{ path, bad, remedy string }{
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"},
@@ -67,5 +67,5 @@ func explainUserNS(err error) error {
 	return fmt.Errorf("%w (%w): run as root (sudo)", errNoUserNS, err)
 }
 
-// errNoUserNS is wrapped by what keeps a plain user from making namespaces.
+// errNoUserNS is wrapped by every error that keeps a plain user from making namespaces.
 var errNoUserNS = errors.New("a plain user cannot make a user namespace here")

@@ -1,5 +1,5 @@
-// Package framefilter tells whether an Ethernet frame is wanted: by simple words, or by a
-// classic BPF program as tcpdump -ddd prints it.
+// Package framefilter decides about Ethernet frames: by simple words, or by a classic BPF
+// program in the format of tcpdump -ddd.
 package framefilter
 
 import (
@@ -14,11 +14,11 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// Need is how many bytes of a frame the words look at, at most: Ethernet, two VLAN tags,
+// Need is the number of bytes of a frame that the words need at most: Ethernet, two VLAN tags,
 // IPv6 with extension headers, and ports.
 const Need = 256
 
-// Words are what a frame must be, each of them that is set.
+// Words are conditions. A frame must fulfil each one that is set.
 type Words struct {
 	Host  string // an address, or a network as in 192.0.2.0/24: source or destination, also of ARP
 	Port  int    // of TCP or UDP, source or destination; 0: any
@@ -26,7 +26,7 @@ type Words struct {
 	Ether string // a MAC address: source or destination
 }
 
-// Protos are the protocols that can be asked for.
+// Protos are the protocols that Words.Proto takes.
 func Protos() []string { return []string{"arp", "ip", "ip6", "icmp", "icmp6", "tcp", "udp"} }
 
 // Filter decides about frames. It is not safe for several goroutines at a time.
@@ -39,8 +39,8 @@ type Filter struct {
 	text    string
 }
 
-// New makes a filter of words and a program in the format of tcpdump -ddd, either of which
-// may be empty. With neither it is nil.
+// New makes a filter of words and a program in the format of tcpdump -ddd. Either may be
+// empty. If both are, the filter is nil.
 func New(w Words, program string) (*Filter, error) {
 	if w == (Words{}) && program == "" {
 		return nil, nil
@@ -90,10 +90,10 @@ func New(w Words, program string) (*Filter, error) {
 	return f, nil
 }
 
-// String says what the filter wants.
+// String describes the filter.
 func (f *Filter) String() string { return f.text }
 
-// Need is how many bytes of a frame Match must see; 0: all.
+// Need is the number of bytes of a frame that Match needs; 0: all.
 func (f *Filter) Need() int {
 	if f.program != nil {
 		return 0
@@ -101,7 +101,7 @@ func (f *Filter) Need() int {
 	return Need
 }
 
-// Match tells whether a frame is wanted, by as much of it as Need says.
+// Match tells whether a frame passes the filter. It needs the first Need bytes of the frame.
 func (f *Filter) Match(data []byte, _ int) bool {
 	if f.program != nil {
 		if n, err := f.program.Run(data); err != nil || n == 0 {
@@ -128,7 +128,7 @@ func (f *Filter) Match(data []byte, _ int) bool {
 	return true
 }
 
-// headers are what the words ask for.
+// headers are the parts of a frame to which the words apply.
 type headers struct {
 	network   string // arp, ip, ip6
 	transport string // icmp, icmp6, tcp, udp; "" for others
@@ -204,7 +204,7 @@ func (h *headers) carry6(next byte, b []byte) {
 	}
 }
 
-// carry notes what IP carries. A fragment behind the first has no ports.
+// carry notes the protocol above IP, and its ports. Only the first fragment has ports.
 func (h *headers) carry(proto byte, b []byte, first bool) {
 	switch proto {
 	case ipICMP:
@@ -222,13 +222,13 @@ func (h *headers) carry(proto byte, b []byte, first bool) {
 	}
 }
 
-// errProgram says what a program looks like.
+// errProgram describes the format of a program.
 var errProgram = errors.New("expected what `tcpdump -ddd EXPRESSION` prints: a count, and a line of four numbers for each instruction")
 
 // maxInstructions is how long a program may be (BPF_MAXINSNS).
 const maxInstructions = 4096
 
-// parseProgram reads what tcpdump -ddd prints. Commas do for line ends.
+// parseProgram reads the format of tcpdump -ddd, with line ends or commas.
 func parseProgram(s string) (*bpf.VM, error) {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == ',' })
 	var count int
@@ -248,7 +248,7 @@ func parseProgram(s string) (*bpf.VM, error) {
 		switch prog[i].(type) {
 		case bpf.RawInstruction:
 			return nil, fmt.Errorf("bpf: instruction %d, %q, is not one of classic BPF", i, line)
-		case bpf.NegateA: // which bpf.VM takes, and then fails at each frame
+		case bpf.NegateA: // bpf.VM accepts it, and then fails at each frame
 			return nil, fmt.Errorf("bpf: instruction %d, %q, is neg, which is not known here: simplify the expression", i, line)
 		}
 	}

@@ -34,8 +34,8 @@ func (c *Core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 	return ce
 }
 
-// Write sends the entry. It never fails: zap would tell that to standard error, which is
-// journald's too and may block.
+// Write sends the entry. It never fails: zap would write the error to standard error, which
+// goes to journald, too, and may block.
 func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	list := values(slices.Concat(c.fields, fields))
 	b := newEntry(priority(e.Level), message(e.Message, list))
@@ -49,6 +49,6 @@ func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return nil
 }
 
-// Sync is part of [zapcore.Core]. There is nothing to wait for; it fails if entries are
-// lost and journald cannot be told even that.
+// Sync is part of [zapcore.Core]. There is nothing to wait for. It fails if entries are lost
+// and journald does not take the entry that says so.
 func (c *Core) Sync() error { return c.out.flush() }

@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// EventLost is the MESSAGE_ID of the entry that says how many were lost before it.
-// Priority: warning. Fields: XNF_LOST, XNF_ERROR.
+// EventLost is the MESSAGE_ID of the entry that counts the entries lost before it. Priority:
+// warning. Fields: XNF_LOST, XNF_ERROR.
 const EventLost = "b41fee3936b04002aac45f363cb477ec"
 
 const (
@@ -40,7 +40,7 @@ func priority(l zapcore.Level) string {
 	return priorityCritical
 }
 
-// newEntry begins an entry with what each has.
+// newEntry begins an entry with the fields that every entry has.
 func newEntry(priority, message string) []byte {
 	b := appendField(nil, "MESSAGE", message)
 	b = appendField(b, "PRIORITY", priority)
@@ -48,7 +48,8 @@ func newEntry(priority, message string) []byte {
 	return appendField(b, "SYSLOG_FACILITY", facility)
 }
 
-// lostEntry says that n entries did not get to the journal, the last for this reason.
+// lostEntry is the entry that says that n entries did not get to the journal, the last one for
+// this reason.
 func lostEntry(n int, reason error) []byte {
 	lines := "lines were"
 	if n == 1 {
@@ -77,7 +78,7 @@ func appendField(b []byte, name, value string) []byte {
 // maxName is the longest name that journald takes for a field.
 const maxName = 64
 
-// fieldName is what a field of a log line is called in the journal.
+// fieldName is the name in the journal of a field of a log line.
 func fieldName(key string) string {
 	switch key {
 	case "vif", "queue", "backend", "cause", "tap", "message_id":

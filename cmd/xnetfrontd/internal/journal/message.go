@@ -5,14 +5,14 @@ import (
 	"unicode"
 )
 
-// message is a line for people, who see nothing else in plain `journalctl`:
+// message is the line that people see in plain `journalctl`:
 //
 //	vif 0: disconnected: backend-closed: the backend closed the vif; retry in 120ms (backend 3)
 //
-// Left out is what says nothing there: identifiers, structures, several lines.
+// It leaves out identifiers, structures and texts of several lines.
 func message(msg string, fields []field) string {
 	var subject, rest []string
-	said := map[string]string{} // what has its place in the sentence
+	said := map[string]string{} // the fields with a place in the sentence
 	for _, f := range fields {
 		value := strings.ReplaceAll(f.value, "\n", "; ")
 		switch f.key {
@@ -43,7 +43,7 @@ func message(msg string, fields []field) string {
 	return strings.Map(printable, text)
 }
 
-// printable is r, or a blank for what makes journalctl show no text at all.
+// printable is r, or a blank if r would keep journalctl from showing the text.
 func printable(r rune) rune {
 	if unicode.IsControl(r) {
 		return ' '

@@ -11,11 +11,11 @@ import (
 // DefaultSocket is where journald takes entries.
 const DefaultSocket = "/run/systemd/journal/socket"
 
-// sendBuffer is what may be under way to journald, in bytes; sd_journal_sendv(3) asks
-// for as much. The kernel gives less to who may not have it.
+// sendBuffer is the size of the socket's buffer in bytes; sd_journal_sendv(3) asks for the
+// same. The kernel gives less to a process that may not have so much.
 const sendBuffer = 8 << 20
 
-// Socket is a way to journald. Any goroutine may call its methods; none of them waits.
+// Socket sends to journald. Any goroutine may call its methods; none of them waits.
 type Socket struct {
 	fd int
 	to *unix.SockaddrUnix // by name: a journald that was restarted is reached again
@@ -25,7 +25,7 @@ type Socket struct {
 	reason error // of the last one
 }
 
-// Dial makes a Socket to the journald at path. It fails if nobody listens there.
+// Dial makes a Socket to the journald at path. It fails if no journald listens there.
 func Dial(path string) (*Socket, error) {
 	const kind = unix.SOCK_DGRAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
@@ -36,15 +36,15 @@ func Dial(path string) (*Socket, error) {
 	if err := unix.Connect(fd, to); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to the journal at %s: %w", path, err), unix.Close(fd))
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // less will do
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // less is enough
 	return &Socket{fd: fd, to: to}, nil
 }
 
 // Close closes the socket.
 func (s *Socket) Close() error { return unix.Close(s.fd) }
 
-// write sends an entry, and before it what is to be said of those that were lost. One
-// that cannot be sent is one more of them.
+// write sends an entry, and before it the count of lost entries. An entry that cannot be sent
+// counts as lost.
 func (s *Socket) write(entry []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,14 +58,14 @@ func (s *Socket) write(entry []byte) {
 	}
 }
 
-// flush says what is to be said of entries that were lost.
+// flush sends the count of lost entries, if there are any.
 func (s *Socket) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.report()
 }
 
-// report needs s.mu.
+// report is flush for a caller that holds s.mu.
 func (s *Socket) report() error {
 	if s.lost == 0 {
 		return nil
@@ -95,7 +95,8 @@ func (s *Socket) sendmsg(b, rights []byte) error {
 	}
 }
 
-// seals are what journald wants on a memory file: nobody can change it under its hands.
+// seals are the seals that journald demands of a memory file, so that nobody can change it
+// later.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
 
 // sendFile sends an entry that no datagram can hold.

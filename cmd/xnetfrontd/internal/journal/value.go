@@ -35,7 +35,7 @@ func values(fields []zapcore.Field) []field {
 	return list
 }
 
-// encodeDuration leaves out what is below a millisecond and says nothing.
+// encodeDuration rounds to milliseconds: less says nothing in a log.
 func encodeDuration(d time.Duration, to zapcore.PrimitiveArrayEncoder) {
 	if d > time.Millisecond {
 		d = d.Round(time.Millisecond)
@@ -43,7 +43,7 @@ func encodeDuration(d time.Duration, to zapcore.PrimitiveArrayEncoder) {
 	to.AppendString(d.String())
 }
 
-// text is a JSON value as one reads it.
+// text is a JSON value as text for people.
 func text(v json.RawMessage) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {

@@ -1,5 +1,5 @@
-// Package localsocket makes the daemon's unix sockets: one that a dead daemon left is
-// replaced, one that is in use is left alone.
+// Package localsocket makes the daemon's unix sockets. It replaces a socket that a dead daemon
+// left, and leaves one alone that is in use.
 package localsocket
 
 import (
@@ -18,17 +18,17 @@ import (
 type InUseError struct {
 	Name Name
 	Path string
-	PID  int // 0 when it is in a PID namespace that cannot be seen from here
+	PID  int // 0: it is in a PID namespace that this process cannot see
 }
 
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("%s %s: pid %d listens on it already; stop that one, or choose another path with %s", e.Name.What, e.Path, e.PID, e.Name.Setting)
 }
 
-// Name is how errors speak of a socket.
+// Name is the name of a socket in errors.
 type Name struct {
 	What    string // such as "control socket"
-	Setting string // what its path is set with
+	Setting string // the option that sets its path
 }
 
 // dialTimeout bounds a connect to a daemon that no longer accepts.
@@ -41,9 +41,8 @@ type Listener struct {
 	inode uint64
 }
 
-// Listen makes the socket, with mode 0660 and its directory if need be. A socket
-// that a dead daemon left is replaced; for one that is alive it fails with an
-// *[InUseError].
+// Listen makes the socket with mode 0660, and its directory if there is none. It replaces a
+// socket that a dead daemon left. It fails with an *[InUseError] if a process listens there.
 func Listen(path string, name Name) (*Listener, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -98,7 +97,7 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return func() { _ = f.Close() }, nil // nothing to do about a failed close of a directory
+	return func() { _ = f.Close() }, nil // a failed close of a directory has no effect here
 }
 
 // removeDead removes path if it is a socket on which nobody listens.

@@ -1,6 +1,6 @@
-// Package metrics shows the daemon's figures to Prometheus: a [Collector] that makes
-// them of the daemon's status, and a [Server] for the sockets from which they are
-// scraped. What each figure means is in docs/metrics.md.
+// Package metrics exposes the daemon's metrics to Prometheus. A [Collector] makes them of the
+// daemon's status, and a [Server] serves them on sockets. docs/metrics.md explains each
+// metric.
 package metrics
 
 import (
@@ -15,24 +15,25 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// Source is where the figures come from. Its functions are called by several goroutines
-// at a time, and never by one that carries frames.
+// Source is where the values come from. Several goroutines call its functions at a time, but
+// never one that carries frames.
 type Source struct {
 	Status func() control.Status
 
-	// HandoverReady tells whether a restart would lose nothing. Nil: it would.
+	// HandoverReady tells whether a restart would lose nothing. Nil: a restart would lose
+	// something.
 	HandoverReady func() bool
 
-	// Panicked, which must be set, is called with the value of a panic in the others, from
-	// where the stack still shows it, and returns what who scrapes is told.
+	// Panicked takes the value of a panic in one of the others, and returns the error for the
+	// scrape. The stack still shows the panic when it is called. It must be set.
 	Panicked func(what string, value any) error
 }
 
-// faultError is what Source.Panicked returns.
+// faultError is an error that Source.Panicked returned.
 type faultError struct{ error }
 
-// Collector is a [prometheus.Collector]. Each scrape asks the source once and keeps
-// nothing: a vif that is gone has no series any more.
+// Collector is a [prometheus.Collector]. Each scrape asks the source once, and the Collector
+// keeps nothing. So a vif that is gone has no series any more.
 type Collector struct {
 	source Source
 	names  *families
@@ -41,8 +42,8 @@ type Collector struct {
 // NewCollector makes a Collector.
 func NewCollector(s Source) *Collector { return &Collector{s, newFamilies()} }
 
-// NewRegistry has everything that the daemon exposes: the Collector's figures, and what
-// client_golang tells of the Go runtime and the process.
+// NewRegistry has all metrics of the daemon: those of the Collector, and client_golang's of
+// the Go runtime and the process.
 func NewRegistry(s Source) (*prometheus.Registry, error) {
 	r := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
@@ -74,8 +75,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}()
 	s := c.source.Status()
 	e.value(e.build, 1, s.Program, runtime.Version())
-	// The process collector has no process_start_time_seconds where /proc has nothing but
-	// processes (ProcSubset=pid), as in the daemon's unit.
+	// The process collector has no process_start_time_seconds in the daemon's unit, where
+	// /proc has nothing but processes (ProcSubset=pid).
 	e.value(e.started, seconds(s.Started))
 	e.value(e.handoverReady, flag(c.source.HandoverReady != nil && c.source.HandoverReady()))
 	late := time.Duration(0)
@@ -87,8 +88,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if n := grantLimit(&s); n > 0 {
 		e.value(e.grantLimit, float64(n))
 	}
-	// While a reload replaces a vif's table, the vif can be there twice: as it stops, and
-	// as it is waited for. Two series of one name would spoil the whole scrape.
+	// While a reload replaces a vif's table, the status can have the vif twice: as one that
+	// stops, and as one that the daemon waits for. Two series of one name would spoil the
+	// whole scrape.
 	seen := map[string]bool{}
 	for i := range s.Vifs {
 		v := &s.Vifs[i]
@@ -99,7 +101,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// grantLimit is the guest's, as its vifs know it; 0 if none does.
+// grantLimit is the guest's limit of granted pages, as its vifs know it; 0: none of them does.
 func grantLimit(s *control.Status) (limit int) {
 	for _, v := range s.Vifs {
 		if v.Device != nil {
@@ -109,7 +111,7 @@ func grantLimit(s *control.Status) (limit int) {
 	return limit
 }
 
-// emitter sends one scrape's figures.
+// emitter sends the values of one scrape.
 type emitter struct {
 	ch chan<- prometheus.Metric
 	*families
@@ -126,7 +128,7 @@ func (e emitter) value(f family, v float64, labels ...string) {
 // count is value for whole numbers.
 func (e emitter) count(f family, n uint64, labels ...string) { e.value(f, float64(n), labels...) }
 
-// seconds is a time as Prometheus has it.
+// seconds is a time in seconds since 1970.
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func flag(b bool) float64 {
@@ -139,8 +141,8 @@ func flag(b bool) float64 {
 // maxLabel is the longest label value in bytes.
 const maxLabel = 256
 
-// label makes a label's value of what may come from xenstore or the user: the format
-// takes UTF-8 only, and no limit of its own.
+// label makes a label's value of text that may come from xenstore or the user. The format
+// takes UTF-8 only, and sets no limit to the length.
 func label(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxLabel)], "?")
 }

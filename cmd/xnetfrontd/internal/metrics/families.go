@@ -10,8 +10,8 @@ type family struct {
 	kind prometheus.ValueType // not for the histogram
 }
 
-// families are what the collector knows. The help texts are the first documentation
-// of each; docs/metrics.md has the same table for readers.
+// families are the metrics of the collector, with their help texts. docs/metrics.md has the
+// same table.
 type families struct {
 	all []*prometheus.Desc
 
@@ -62,7 +62,7 @@ func newFamilies() *families {
 	return f
 }
 
-// define makes a family and notes it in all.
+// define makes a family and adds it to all.
 type define func(name, help string, labels ...string) family
 
 func (f *families) defineVif(gauge, counter define) {

@@ -16,7 +16,7 @@ import (
 // endpoint opens a socket of the daemon's own.
 type endpoint func(ctx context.Context) (net.Listener, error)
 
-// errNotAllowed says that no later attempt will do better.
+// errNotAllowed says that no later attempt can succeed.
 var errNotAllowed = errors.New("this process may have no TCP socket (RestrictAddressFamilies= of its unit)")
 
 func unixEndpoint(path string) endpoint {
@@ -43,12 +43,12 @@ func tcpEndpoint(address string) endpoint {
 	}
 }
 
-// passedName is what a socket unit calls its sockets with FileDescriptorName=.
+// passedName is the FileDescriptorName= of the socket unit.
 const passedName = "metrics"
 
-// Passed returns the sockets that systemd has opened for the metrics. It takes what says
-// so out of the environment: no process that this one starts is meant by it. So it is to
-// be called once, before any is started.
+// Passed returns the sockets that systemd has opened for the metrics. It removes systemd's
+// variables from the environment, since they are not meant for the processes that this one
+// starts. So it must be called once, before any process is started.
 func Passed(log *zap.Logger) (listeners []net.Listener) {
 	for _, f := range activation.Files(true) {
 		var ln net.Listener

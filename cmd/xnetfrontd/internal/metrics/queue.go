@@ -13,7 +13,7 @@ import (
 // ringSize is how many slots a ring of this protocol has.
 const ringSize = 256
 
-// queueNow sends what a queue of the connection that stands is like.
+// queueNow sends the present state of a queue.
 func (e emitter) queueNow(vif, number string, q control.Queue) {
 	for direction, d := range map[string]*control.Direction{"tx": &q.Tx, "rx": &q.Rx} {
 		for state, n := range map[string]uint32{
@@ -41,18 +41,18 @@ func (e emitter) waiting(vif, number string, w control.Wait) {
 	e.count(e.qdiscMarks, uint64(qdisc.Marked), vif, number, "tx")
 }
 
-// slotsInUse is how many requests have no response. The backend can write anything into
-// both words: more than a ring has is its doing.
+// slotsInUse is the number of requests without a response. The backend can write anything into
+// both words, so the number is cut to the slots of a ring.
 func slotsInUse(h ring.Header) uint32 { return min(h.ReqProd-h.RspProd, ringSize) }
 
-// counted is a figure of a queue's that is one series.
+// counted is a counter of a queue that is one series.
 type counted struct {
 	key    string // in netfront's counters
 	f      family
 	labels []string // after vif, queue and direction
 }
 
-// both are the figures of either direction.
+// both are the counters of either direction.
 func (e emitter) both() []counted {
 	return []counted{
 		{key: "packets", f: e.packets},
@@ -69,7 +69,7 @@ func (e emitter) both() []counted {
 	}
 }
 
-// only are the figures of one direction.
+// only are the counters of one direction.
 func (e emitter) only(direction string) []counted {
 	if direction == "tx" {
 		return []counted{
@@ -85,11 +85,11 @@ func (e emitter) only(direction string) []counted {
 	}
 }
 
-// dropPrefix is how the names of counters of dropped frames begin.
+// dropPrefix begins the names of the counters of dropped frames.
 const dropPrefix = "drop_"
 
-// dropCauses are why frames are dropped in a direction. As with causes, others follow
-// when they happen.
+// dropCauses are the known causes of drops in a direction. As with causes, another one is
+// shown when it happens.
 func dropCauses(direction string) []string {
 	if direction == "tx" {
 		return []string{"malformed", "refused", "too_big"}
@@ -119,7 +119,7 @@ const (
 	lastBatch  = 128
 )
 
-// batchSizes sends the histogram of how many slots were published at once.
+// batchSizes sends the histogram of the number of slots that were published at once.
 func (e emitter) batchSizes(c map[string]uint64, labels []string) {
 	count, buckets := uint64(0), map[float64]uint64{}
 	for size := firstBatch; size <= lastBatch; size *= 2 {

@@ -17,22 +17,22 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// Limits of what clients may cost. Whoever is connected takes nothing from the vifs but
-// some time of a CPU, and nothing from the clients of another socket.
+// Limits of the cost of clients. A client takes nothing from the vifs but some CPU time, and
+// nothing from the clients of another socket.
 const (
-	// maxClients is how many connections a socket has at once; further ones wait for
+	// maxClients is the number of connections that a socket has at once; others wait for
 	// accept.
 	maxClients = 16
-	// maxScrapes is how many are answered at once, over all sockets; to others the
-	// answer is 503.
+	// maxScrapes is the number of scrapes that are answered at once, over all sockets; others
+	// get 503.
 	maxScrapes = 4
-	// readTimeout is how long a client may take over its request, scrapeTimeout how long
-	// the figures may take, writeTimeout both of them and the client's reading.
+	// readTimeout is how long a client may take for its request, scrapeTimeout how long the
+	// values may take, and writeTimeout how long both and the client's reading may take.
 	readTimeout   = 5 * time.Second
 	scrapeTimeout = 5 * time.Second
 	writeTimeout  = 20 * time.Second
-	// maxHeader is how long a request's header may be in bytes, net/http's own slop of
-	// 4 KiB not counted.
+	// maxHeader is the longest header of a request in bytes, without the 4 KiB that net/http
+	// adds.
 	maxHeader = 8 << 10
 )
 
@@ -40,7 +40,7 @@ const (
 type Options struct {
 	Socket string         // path of a unix socket; empty: none
 	Listen string         // host and port of a TCP socket; empty: none
-	Passed []net.Listener // what systemd has opened; see [Passed]
+	Passed []net.Listener // sockets that systemd has opened; see [Passed]
 	Log    *zap.Logger
 }
 
@@ -52,10 +52,10 @@ type Server struct {
 	done sync.WaitGroup
 }
 
-// Start begins to serve what r gathers. A socket that cannot be had is logged, and tried
-// again for as long as the server lives: to serve vifs is more than to be seen doing it,
-// and an address of the guest's may be one of a TAP that has yet to be configured. The
-// unix socket is there when Start returns, unless there was an error.
+// Start begins to serve the metrics of r. If a socket cannot be opened, Start logs that, and
+// the server tries again for as long as it lives. The vifs matter more than their metrics, and
+// an address may be that of a TAP which is configured later. The unix socket is there when
+// Start returns, unless there was an error.
 func Start(o Options, r prometheus.Gatherer, program string) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{log: o.Log, stop: stop}
@@ -66,7 +66,8 @@ func Start(o Options, r prometheus.Gatherer, program string) *Server {
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       stdLog(o.Log),
 	}
-	// A connection for each scrape: so none can be kept, and nobody keeps others out.
+	// Each scrape has a connection of its own, so that no client keeps others out by holding
+	// one.
 	s.http.SetKeepAlivesEnabled(false)
 	for _, ln := range o.Passed {
 		s.log.Info("metrics are served on a socket that systemd passed", zap.Stringer("address", ln.Addr()))
@@ -104,8 +105,8 @@ const (
 	relistenMax = 30 * time.Second
 )
 
-// keep serves on an endpoint, of which ln and err are the first attempt at listening,
-// until ctx ends.
+// keep serves on an endpoint until ctx ends. ln and err are the result of the first attempt to
+// listen.
 func (s *Server) keep(ctx context.Context, e endpoint, ln net.Listener, err error) {
 	said := ""
 	for wait := relistenMin; ; wait = min(2*wait, relistenMax) {
@@ -138,11 +139,11 @@ func (s *Server) serve(ln net.Listener) {
 	}
 }
 
-// newHandler answers with r's figures at /metrics, and with where they are at /.
+// newHandler answers with the metrics of r at /metrics, and with a hint to that page at /.
 func newHandler(r prometheus.Gatherer, program string, log *zap.Logger) http.Handler {
 	figures := promhttp.HandlerFor(whole{r}, promhttp.HandlerOpts{
 		ErrorLog: stdLog(log),
-		// What is wrong with one figure must not hide the others.
+		// An error of one metric must not hide the others.
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: maxScrapes,
 		Timeout:             scrapeTimeout,
@@ -158,20 +159,20 @@ func newHandler(r prometheus.Gatherer, program string, log *zap.Logger) http.Han
 			figures.ServeHTTP(w, q)
 		default:
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			// An error is the client's, who is gone.
+			// An error means that the client is gone.
 			_, _ = fmt.Fprintf(w, "xnetfrontd %s: figures for Prometheus are at /metrics\n", program)
 		}
 	})
 }
 
-// whole gathers nothing if a fault kept the daemon's own figures from being made: a scrape
-// without them would pass for one, and no alert would see it.
+// whole gathers nothing if a panic kept the daemon's own metrics from being made. A scrape
+// without them would count as a success, and no alert would fire.
 type whole struct{ prometheus.Gatherer }
 
 // Gather implements prometheus.Gatherer.
 func (g whole) Gather() ([]*dto.MetricFamily, error) {
 	families, err := g.Gatherer.Gather()
-	all, several := err.(prometheus.MultiError) // which errors.As does not look into
+	all, several := err.(prometheus.MultiError) // errors.As does not look into it
 	if !several {
 		all = prometheus.MultiError{err}
 	}
@@ -183,7 +184,7 @@ func (g whole) Gather() ([]*dto.MetricFamily, error) {
 	return families, err
 }
 
-// stdLog is for packages that know of no other log.
+// stdLog is the log for packages that take only the standard library's.
 func stdLog(log *zap.Logger) *stdlog.Logger {
 	l, err := zap.NewStdLogAt(log, zap.WarnLevel)
 	if err != nil {

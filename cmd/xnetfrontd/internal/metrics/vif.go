@@ -8,8 +8,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
-// causes are what can end a connection. They are shown from the start with 0, since a
-// series that begins with 1 is no increase. One that is not here is shown when it
+// causes are the known causes of the end of a connection. They are shown with 0 from the
+// start, since a series that begins with 1 shows no increase. Another cause is shown when it
 // happens.
 func causes() []string {
 	return []string{"backend-closed", "detached", "error", "grants", "no-progress", "panic", "restored", "stalled", "violation"}
@@ -23,7 +23,7 @@ func states() (all []string) {
 	return all
 }
 
-// vif sends what there is to say of a vif by that name.
+// vif sends the values of a vif with that name.
 func (e emitter) vif(name string, v *control.Vif) {
 	e.value(e.vifPresent, flag(v.Waiting == ""), name)
 	e.value(e.vifServed, flag(v.Device != nil && v.Problem == "" && v.Waiting == ""), name)
@@ -46,7 +46,7 @@ func (e emitter) vif(name string, v *control.Vif) {
 	}
 }
 
-// device sends the figures of a vif that has a TAP, without its queues.
+// device sends the values of a vif with a TAP, without those of its queues.
 func (e emitter) device(name string, d *control.Device) {
 	for _, s := range states() {
 		e.value(e.vifState, flag(d.State == s), name, "frontend", s)
@@ -103,7 +103,7 @@ func (e emitter) shaping(name string, d *control.Device) {
 	}
 }
 
-// byKey sends one series for each key: those that are known, and what else there is.
+// byKey sends one series for each key: the known ones, and any other that is there.
 func (e emitter) byKey(f family, values map[string]uint64, known []string, labels ...string) {
 	series := make(map[string]uint64, len(known))
 	for _, k := range known {

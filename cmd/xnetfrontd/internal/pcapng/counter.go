@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// ErrFormat says that a stream is not what a Writer writes.
+// ErrFormat says that a stream is not one of a Writer.
 var ErrFormat = errors.New("not a pcapng stream as the daemon writes it")
 
 const (
@@ -14,8 +14,8 @@ const (
 	maxBlock = 1 << 20
 )
 
-// Counter counts what is in a stream of a Writer, which is written to it in any pieces.
-// The zero value is ready.
+// Counter counts the packets in a stream of a Writer. The stream can be written to it in
+// pieces of any size. The zero value is ready to use.
 type Counter struct {
 	Packets uint64
 	Ended   bool   // the last statistics said that the capture had ended
@@ -27,7 +27,7 @@ type Counter struct {
 	want    int               // bytes of the block that do
 }
 
-// Dropped is how many packets found no room.
+// Dropped is the number of packets that found no room.
 func (c *Counter) Dropped() (n uint64) {
 	for _, d := range c.dropped {
 		n += d
@@ -62,7 +62,7 @@ func (c *Counter) Write(b []byte) (int, error) {
 	return all, nil
 }
 
-// take looks at a block's header, and at the whole of a block that matters.
+// take reads a block's header, and the whole of a block that matters.
 func (c *Counter) take() error {
 	kind, size := binary.LittleEndian.Uint32(c.block), binary.LittleEndian.Uint32(c.block[4:])
 	if size < blockHeader+4 || size%4 != 0 || size > maxBlock {

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Splitter writes a stream of a Writer into files, each of which can be read by itself: what
-// describes the stream and its interfaces begins each of them. A file ends before the packet
-// with which it would be larger than Size, or that comes later than Every after its
-// beginning; a packet is never cut, and no file is without one but the last.
+// Splitter writes a stream of a Writer into several files. Each file begins with the
+// description of the stream and its interfaces, so that it can be read by itself. A file ends
+// before a packet that would make it larger than Size, or that comes later than Every after
+// its beginning. A packet is never cut. Every file but the last has a packet.
 type Splitter struct {
 	Size  int64         // bytes; 0: any
 	Every time.Duration // 0: no end
-	// Next opens the next file. It is called for the first one, too.
+	// Next opens the next file, and the first one, too.
 	Next func() (io.WriteCloser, error)
 
 	pending []byte // of a block that is not whole
@@ -42,8 +42,8 @@ func (s *Splitter) Open() error {
 	return s.put(s.head)
 }
 
-// Write takes the next piece of the stream. It fails with ErrFormat. What is whole is in the
-// file when it returns.
+// Write takes the next piece of the stream. It fails with ErrFormat. When it returns, the file
+// has every whole block.
 func (s *Splitter) Write(b []byte) (int, error) {
 	if err := s.Open(); err != nil {
 		return 0, err
@@ -70,7 +70,7 @@ func (s *Splitter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// block writes one block, into the next file if its turn has come.
+// block writes one block, into the next file if the present one is full.
 func (s *Splitter) block(b []byte) error {
 	switch binary.LittleEndian.Uint32(b) {
 	case blockSection, blockInterface:
@@ -96,7 +96,7 @@ func (s *Splitter) put(b []byte) error {
 	return nil
 }
 
-// Close ends the file. What is not whole is lost.
+// Close ends the file. A block that is not whole is lost.
 func (s *Splitter) Close() error {
 	if s.file == nil {
 		return nil

@@ -1,6 +1,6 @@
-// Package pcapng writes captures in the format of Wireshark and of tcpdump
-// (draft-ietf-opsawg-pcapng), little endian, with nanoseconds, and counts what is in a
-// stream of its own.
+// Package pcapng writes captures in the format of Wireshark and tcpdump
+// (draft-ietf-opsawg-pcapng), in little endian and with nanoseconds. It also counts the
+// packets of such a stream, and splits it into files.
 package pcapng
 
 import (
@@ -18,7 +18,7 @@ const (
 	blockPacket     = 6          // enhanced packet block
 )
 
-// byteOrderMagic says in which byte order a section is.
+// byteOrderMagic tells the byte order of a section.
 const byteOrderMagic = 0x1a2b3c4d
 
 // Options. The first three have the same meaning in every block.
@@ -53,15 +53,15 @@ const maxOption = 0xffff
 // linkEthernet is LINKTYPE_ETHERNET.
 const linkEthernet = 1
 
-// Writer writes one section. Each method writes whole blocks with one call of the
-// io.Writer. It allocates only until its buffer is as large as the largest block.
+// Writer writes one section. Each method writes whole blocks with one call of the io.Writer. A
+// Writer allocates only until its buffer is as large as the largest block.
 type Writer struct {
 	w          io.Writer
 	buf        []byte
 	interfaces int
 }
 
-// Section describes the whole.
+// Section describes the whole stream.
 type Section struct {
 	Hardware    string
 	OS          string
@@ -69,14 +69,14 @@ type Section struct {
 	Comment     string
 }
 
-// Interface is where packets come from: an Ethernet.
+// Interface is an Ethernet interface from which packets come.
 type Interface struct {
 	Name        string
 	Description string
-	MAC         net.HardwareAddr // nil: not said
+	MAC         net.HardwareAddr // nil: not known
 	Filter      string           // in words; "": none
-	// SnapLen is to how many bytes packets are cut; 0: they are not. Libpcap wants it to
-	// be the same for all.
+	// SnapLen is the number of bytes to which packets are cut; 0: they are not. Libpcap
+	// demands the same of all interfaces.
 	SnapLen int
 }
 
@@ -92,7 +92,7 @@ type Packet struct {
 	Comment   string
 }
 
-// Statistics are an interface's, as of a moment.
+// Statistics are those of an interface at one moment.
 type Statistics struct {
 	Interface int
 	Time      time.Time
@@ -160,7 +160,7 @@ func (p *Writer) Packet(k *Packet) error {
 	return p.end()
 }
 
-// Statistics writes what an interface has seen.
+// Statistics writes the statistics of an interface.
 func (p *Writer) Statistics(s *Statistics) error {
 	p.begin(blockStatistics)
 	p.u32(uint32(s.Interface))

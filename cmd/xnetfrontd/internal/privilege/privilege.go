@@ -1,11 +1,11 @@
-// Package privilege lets a process have CAP_NET_ADMIN only in the moments in which it
-// needs it: [Drop] puts it out of effect, and what Drop returns brings it back around
-// one call.
+// Package privilege lets a process have CAP_NET_ADMIN only in the moments in which it needs
+// the capability. [Drop] takes it out of effect, and returns a function that has it in effect
+// for one call.
 //
-// That is no protection from somebody who runs code of their own in the process: what
-// is permitted can be raised. It is one from this program's own mistakes. A path that
-// was not meant to change a link, reached with a name or a descriptor that somebody
-// else chose, is refused by the kernel.
+// That does not protect from an attacker who runs code of their own in the process: such code
+// can raise a permitted capability. It protects from this program's own mistakes. If a path
+// that was not meant to change a link is reached with another's name or descriptor, the kernel
+// refuses the change.
 package privilege
 
 import (
@@ -19,24 +19,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call calls f with CAP_NET_ADMIN in effect, for f's own thread alone, if this process
-// has it. A socket's rights over netlink are those with which it was opened, too. f must
-// not give its work to other goroutines, nor call Call.
+// Call calls f with CAP_NET_ADMIN in effect for f's own thread, if this process has the
+// capability. A netlink socket keeps the rights with which it was opened. f must not give its
+// work to other goroutines, and must not call Call.
 type Call func(f func() error) error
 
-// plain is Call where nothing was dropped.
+// plain is the Call if nothing was dropped.
 func plain(f func() error) error { return f() }
 
 // netAdmin is the capability in the first of the two words of a set.
 const netAdmin = uint32(1) << unix.CAP_NET_ADMIN
 
-// Drop takes every capability out of effect, on every thread of the process and on
-// those that it will have, and gives up for good all but CAP_NET_ADMIN. Of root it takes
-// nothing: that root may use files of other users hangs on capabilities, and whoever
-// starts the daemon by hand as root means it.
+// Drop takes every capability out of effect, on every present and future thread of the
+// process. It gives all but CAP_NET_ADMIN up for good. It takes nothing from root: root uses
+// files of other users by its capabilities, and a daemon that was started by hand as root is
+// meant to have them.
 //
-// The Call can always be used. With an error nothing was dropped; it is
-// [errors.ErrUnsupported] in a binary with cgo, whose threads Go does not all know.
+// The Call can always be used. After an error nothing was dropped. The error is
+// [errors.ErrUnsupported] in a binary with cgo, since Go does not know all its threads.
 func Drop() (Call, error) {
 	if os.Geteuid() == 0 {
 		return plain, nil
@@ -50,8 +50,8 @@ func Drop() (Call, error) {
 	if now == sets(0, 0) {
 		return plain, nil
 	}
-	// It asks every thread that there is; a new one has what the one has that makes it,
-	// which Go has never be a thread that a goroutine is locked to.
+	// It asks every present thread. A new thread inherits from the one that makes it, and Go
+	// never makes one from a thread that a goroutine is locked to.
 	data := sets(0, keep)
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0); errno != 0 {
 		return plain, fmt.Errorf("put capabilities out of effect: %w", errno)
@@ -79,7 +79,7 @@ func raised(f func() error) (err error) {
 	return f()
 }
 
-// setThread sets what is in effect for the calling thread.
+// setThread sets the effective capabilities of the calling thread.
 func setThread(effective uint32) error {
 	hdr, data := header(), sets(effective, netAdmin)
 	return unix.Capset(&hdr, &data[0])
@@ -89,7 +89,7 @@ func header() unix.CapUserHeader {
 	return unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 }
 
-// sets are the sets of a process in the words of capset(2): none of it is for children.
+// sets are the sets of a process in the words of capset(2). Children inherit none of it.
 func sets(effective, permitted uint32) [2]unix.CapUserData {
 	return [2]unix.CapUserData{{Effective: effective, Permitted: permitted}}
 }

@@ -1,16 +1,15 @@
-// Package repeats keeps a log from being flooded. A backend that comes and goes, or
-// breaks the protocol again and again, can make the daemon log for as long as it likes.
+// Package repeats keeps a log from being flooded. A backend that comes and goes, or that
+// breaks the protocol again and again, can make the daemon log without an end.
 //
-// Lines are of one kind if they have the same event (message_id, or the text where
-// there is none), vif, queue and cause. The first [Burst] of a kind in an [Interval]
-// are written. When more came, then at its end the last of them is, with the field
-// left_out, which counts those that were not written, and the field age, which tells
-// when it was: so the log is never further behind than an Interval, and what it says
-// last of a thing is true. From then on, as long as more come than that, it is one line
-// at once and one such count in an Interval. After an Interval in which nothing was left
-// out all is as at first.
+// Lines are of one kind if they have the same event (message_id, or the text where there is
+// none), vif, queue and cause. The first [Burst] lines of a kind in an [Interval] are written.
+// If more come, the last of them is written at the end of the Interval, with the field
+// left_out, the number of lines that were not written, and the field age, the time since then.
+// So the log is never later than an Interval, and its last line of a kind is the last that
+// came. While lines go on to come, each further Interval has one line at once and one such
+// count. After an Interval in which nothing was left out, Burst lines are written again.
 //
-// Debug lines are for those who want to see everything, and are not touched.
+// Debug lines are all written: their reader wants to see everything.
 package repeats
 
 import (
@@ -25,7 +24,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// What is written of a kind.
+// The limits for the lines of a kind.
 const (
 	Burst    = 10 // lines
 	Interval = time.Minute
@@ -34,7 +33,7 @@ const (
 // Core is a [zapcore.Core] that writes to another one, less often.
 type Core struct {
 	zapcore.Core
-	of    kind // as far as the fields of With tell
+	of    kind // as far as the fields of With tell it
 	kinds *kinds
 }
 
@@ -56,8 +55,8 @@ func (c *Core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 	return ce
 }
 
-// Write writes the line, or keeps it until its Interval is over. What ends the process
-// is written.
+// Write writes the line, or keeps it until its Interval is over. It always writes a line that
+// ends the process.
 func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if e.Level >= zapcore.InfoLevel && e.Level <= zapcore.ErrorLevel {
 		of := c.of.with(fields)
@@ -71,10 +70,10 @@ func (c *Core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return c.Core.Write(e, fields)
 }
 
-// Sync writes what is kept, for the process may end now.
+// Sync writes the lines that are kept, since the process may end now.
 func (c *Core) Sync() error { return errors.Join(c.kinds.flush(), c.Core.Sync()) }
 
-// kind is what lines have in common of which only some are written.
+// kind is what the lines of a kind have in common.
 type kind struct{ event, vif, queue, cause string }
 
 func (k kind) with(fields []zapcore.Field) kind {
@@ -93,7 +92,7 @@ func (k kind) with(fields []zapcore.Field) kind {
 	return k
 }
 
-// value is a field that is a text or a number.
+// value is the value of a field that is a text or a number.
 func value(f zapcore.Field) string {
 	switch f.Type {
 	case zapcore.StringType:
@@ -104,7 +103,7 @@ func value(f zapcore.Field) string {
 	return strconv.FormatInt(f.Integer, 10)
 }
 
-// line is one that was left out.
+// line is a line that was left out.
 type line struct {
 	core   zapcore.Core
 	entry  zapcore.Entry
@@ -119,12 +118,12 @@ type kinds struct {
 
 // window is an Interval in which lines of a kind came.
 type window struct {
-	room int // how many more are written
-	left int // how many were not
+	room int // lines that may still be written
+	left int // lines that were left out
 	last line
 }
 
-// admit tells whether a line is to be written.
+// admit tells whether to write a line.
 func (k *kinds) admit(of kind, l line) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -143,8 +142,7 @@ func (k *kinds) admit(of kind, l line) bool {
 	return false
 }
 
-// watch ends the window of a kind in its time. What it cannot write there is for whoever
-// writes the log to say.
+// watch ends the window of a kind in its time. The inner Core reports its own errors.
 func (k *kinds) watch(of kind) {
 	time.AfterFunc(Interval, func() {
 		k.mu.Lock()
@@ -154,13 +152,13 @@ func (k *kinds) watch(of kind) {
 			delete(k.open, of)
 			return
 		}
-		_ = w.write() // with the lock: the next of its kind comes behind it
+		_ = w.write() // with the lock, so that the next line of the kind comes after it
 		w.room = 1
 		k.watch(of)
 	})
 }
 
-// flush writes what is kept of all kinds.
+// flush writes the kept lines of all kinds.
 func (k *kinds) flush() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -173,7 +171,7 @@ func (k *kinds) flush() error {
 	return err
 }
 
-// write writes the last line that was left out, and how many were.
+// write writes the last line that was left out, with the number of such lines.
 func (w *window) write() error {
 	l := w.last
 	fields := append(l.fields, zap.Int("left_out", w.left), zap.Duration("age", time.Since(l.entry.Time).Round(time.Second)))

@@ -11,7 +11,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// Dump writes d for people to read.
+// Dump writes d as text for people.
 func Dump(w io.Writer, d *control.Dump) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "vif %d on %s: %s, the backend %s; %s\n", d.DevID, d.TAP, d.State, d.BackendState, d.Taken.Format(time.DateTime))
@@ -64,7 +64,7 @@ func dumpRing(b *bytes.Buffer, r *control.RingDump, aged bool) {
 	dumpInFlight(b, r.InFlight, aged)
 }
 
-// ours are this side's request indices.
+// ours are the frontend's own request indices.
 func ours(r *control.RingDump) string {
 	s := fmt.Sprintf("req_prod_pvt %d", r.ReqProd)
 	if r.Published != r.Shared.ReqProd {
@@ -73,7 +73,7 @@ func ours(r *control.RingDump) string {
 	return s
 }
 
-// wants says what an event word means that is ahead of its producer by so many.
+// wants explains an event word that is so many ahead of its producer.
 func wants(ahead uint32, what string) string {
 	switch n := int32(ahead); {
 	case n <= 0:
@@ -85,8 +85,8 @@ func wants(ahead uint32, what string) string {
 	}
 }
 
-// dumpInFlight writes a line for each run of maps that follow each other in everything.
-// Rx buffers have no age: they wait for frames.
+// dumpInFlight writes a line for each run of maps whose ids, grants and slots follow each
+// other. Rx buffers have no age: they wait for frames.
 func dumpInFlight(b *bytes.Buffer, list []control.InFlight, aged bool) {
 	if len(list) == 0 {
 		line(b, "in flight", "none")
@@ -110,7 +110,7 @@ func dumpInFlight(b *bytes.Buffer, list []control.InFlight, aged bool) {
 		row(span(a.Index, z.Index), span(a.Slot, z.Slot), span(uint32(a.ID), uint32(z.ID)), span(a.Ref, z.Ref), fmt.Sprintf("%ds", a.Age))
 		list = list[n:]
 	}
-	t.Flush() // to a bytes.Buffer, which does not fail
+	t.Flush() // a write to a bytes.Buffer does not fail
 	name := "in flight"
 	for text := range strings.Lines(rows.String()) {
 		line(b, name, "%s", strings.TrimSpace(text))

@@ -6,14 +6,13 @@ import (
 	"strings"
 )
 
-// Loss is how many frames did not get through for one cause.
+// Loss is the number of frames that got lost for one cause.
 type Loss struct {
 	Cause string
 	Count uint64
 }
 
-// Losses are the causes among the counters of a direction for which frames did not get
-// through, by name.
+// Losses are the losses among the counters of a direction, in the order of their names.
 func Losses(counters map[string]uint64) []Loss {
 	var list []Loss
 	for name, n := range counters {
@@ -26,7 +25,7 @@ func Losses(counters map[string]uint64) []Loss {
 	return list
 }
 
-// lossText names every cause with its count.
+// lossText is the list of all causes with their counts.
 func lossText(list []Loss) string {
 	var texts []string
 	for _, l := range list {

@@ -13,11 +13,11 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// slow is for how many seconds a backend has a frame that somebody should know of: it
-// takes a fraction of a millisecond.
+// slow is the number of seconds after which a frame at the backend is worth a line. A frame
+// normally takes a fraction of a millisecond.
 const slow = 2
 
-// Status writes s for people to read.
+// Status writes s as text for people.
 func Status(w io.Writer, s *control.Status, now time.Time) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "xnetfrontd %s, pid %d, up %s\n", s.Program, s.PID, Age(s.Started, now))
@@ -74,7 +74,7 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 	if d.NetNS != "" {
 		where = ", in network namespace " + d.NetNS
 	}
-	if d.MTU == 0 { // a namespace that may not be looked into
+	if d.MTU == 0 { // in a namespace that the daemon may not look into
 		line(b, "link", "address %s%s", address, where)
 	} else {
 		line(b, "link", "index %d, address %s, MTU %d%s", d.IfIndex, address, d.MTU, where)
@@ -132,7 +132,7 @@ func printVif(b *bytes.Buffer, s *control.Status, v control.Vif, now time.Time) 
 	}
 }
 
-// left says how many pages can still be granted.
+// left is the number of pages that can still be granted, as text.
 func left(s *control.Status) string {
 	if s.GrantsLimit == 0 {
 		return ""
@@ -193,7 +193,7 @@ func printQueues(b *bytes.Buffer, d *control.Device) {
 	t.Flush() // to a bytes.Buffer, which does not fail
 }
 
-// FeatureList names what was negotiated, as the configuration's `disable` does.
+// FeatureList is the list of features, by the names of the configuration's `disable`.
 func FeatureList(f control.Features) string {
 	names := f.Names()
 	if len(names) == 0 {
@@ -202,8 +202,8 @@ func FeatureList(f control.Features) string {
 	return strings.Join(names, " ")
 }
 
-// ended says why connections have ended, and whether the last one is an earlier
-// process's.
+// ended tells why connections have ended, and whether an earlier process began the present
+// one.
 func ended(d *control.Device) string {
 	var b strings.Builder
 	if d.TakenOver {

@@ -6,11 +6,11 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// noticeable is a wait that is worth a line, in seconds.
+// noticeable is the shortest wait that is worth a line, in seconds.
 const noticeable = 0.001
 
-// Waits says of each queue of d where frames from the guest wait, and about how long. It
-// has no line for a queue in which they hardly do.
+// Waits tells of each queue of d where frames from the guest wait, and about how long. It has
+// no line for a queue without a noticeable wait.
 func Waits(d *control.Device) []string {
 	var texts []string
 	for _, q := range d.Queues {
@@ -30,7 +30,7 @@ func Waits(d *control.Device) []string {
 	return texts
 }
 
-// shaping says how frames are held back; nothing where they are not, and need not be.
+// shaping tells how frames are held back. It is empty if they are not, and need not be.
 func shaping(s *control.Shaping) string {
 	switch s.Mode {
 	case control.ShapingRate:
@@ -47,7 +47,7 @@ func shaping(s *control.Shaping) string {
 
 func millis(seconds float64) string { return fmt.Sprintf("%.0f ms", 1000*seconds) }
 
-// bitRate is so many bytes a second in bits.
+// bitRate is a rate in bytes a second as text in bits.
 func bitRate(bytes uint64) string {
 	bits := 8 * float64(bytes)
 	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {

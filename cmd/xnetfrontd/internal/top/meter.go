@@ -1,5 +1,5 @@
-// Package top shows what a running daemon carries, interval after interval: on a terminal
-// in place, elsewhere as lines.
+// Package top shows the traffic of a running daemon, interval after interval. On a terminal it
+// draws in place; elsewhere it appends lines.
 package top
 
 import (
@@ -11,16 +11,16 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
-// ringSize is how many slots every ring of a vif has: the protocol knows rings of one
-// page only.
+// ringSize is the number of slots of every ring of a vif: the protocol has rings of one page
+// only.
 var ringSize = map[string]uint32{"tx": ring.Size[netif.TxSlot](), "rx": ring.Size[netif.RxSlot]()}
 
-// frame is what there is to show of one interval.
+// frame is the picture of one interval.
 type frame struct {
 	at     time.Time
-	away   error           // why no daemon has answered; then there is nothing else
+	away   error           // why no daemon has answered; then the other fields are empty
 	status *control.Status //
-	fresh  bool            // there is nothing to compare with: no rates
+	fresh  bool            // the first answer of a process: there are no rates
 	vifs   []vif
 }
 
@@ -38,11 +38,11 @@ type row struct {
 	name  string // of the direction
 	now   *control.Direction
 	total map[string]uint64
-	moved map[string]uint64 // by how much the counters went up; nil when that is not known
-	every float64           // in how many seconds
+	moved map[string]uint64 // the increase of the counters; nil: not known
+	every float64           // seconds in which they moved
 }
 
-// meter makes frames of what a daemon answers.
+// meter makes frames of a daemon's answers.
 type meter struct {
 	last frame
 }
@@ -55,7 +55,7 @@ func (m *meter) next(st *control.Status, err error, now time.Time) frame {
 		return f
 	}
 	before := &m.last
-	// Another process counts anew.
+	// Another process begins to count at zero.
 	if before.status != nil && before.status.PID == st.PID && before.status.Started.Equal(st.Started) {
 		f.fresh = false
 	}
@@ -103,7 +103,7 @@ func newVif(v control.Vif, was *vif, every float64) vif {
 	return n
 }
 
-// totalOf are the counters of a direction; none when there was no such queue yet.
+// totalOf are the counters of a direction. They are empty if there was no such queue yet.
 func (v *vif) totalOf(queue int, name string) map[string]uint64 {
 	for _, r := range v.rows {
 		if r.queue == queue && r.name == name {
@@ -113,7 +113,7 @@ func (v *vif) totalOf(queue int, name string) map[string]uint64 {
 	return nil
 }
 
-// moved is by how much counters went up. One that went down began anew meanwhile.
+// moved is the increase of counters. A counter that went down has begun at zero meanwhile.
 func moved(now, before map[string]uint64) map[string]uint64 {
 	m := make(map[string]uint64, len(now))
 	for k, n := range now {
@@ -137,7 +137,7 @@ type figure struct {
 	known bool
 }
 
-// rate is how much of a counter came in a second.
+// rate is the increase of a counter in a second.
 func (r *row) rate(counter string) figure {
 	if r.moved == nil || r.every <= 0 {
 		return figure{}
@@ -145,7 +145,8 @@ func (r *row) rate(counter string) figure {
 	return figure{float64(r.moved[counter]) / r.every, true}
 }
 
-// per is how much of a counter came for each of another; unknown if none of that came.
+// per is the increase of a counter for each of another; it is not known if the other did not
+// move.
 func (r *row) per(counter, other string) figure {
 	if r.moved[other] == 0 {
 		return figure{}
@@ -153,12 +154,11 @@ func (r *row) per(counter, other string) figure {
 	return figure{float64(r.moved[counter]) / float64(r.moved[other]), true}
 }
 
-// times is f as often.
+// times is f multiplied.
 func (f figure) times(n float64) figure { return figure{f.value * n, f.known} }
 
-// used is how many slots of the ring the backend has: of tx frames that it did not answer
-// yet, of rx buffers for frames to come. What is in the shared words is the backend's
-// word; ok is false when it cannot be.
+// used is the number of slots of the ring that the backend has: tx requests without an answer,
+// or rx buffers. The backend can write the shared words; ok is false if they make no sense.
 func (r *row) used() (slots uint32, ok bool) {
 	if r.now == nil {
 		return 0, false
@@ -167,7 +167,7 @@ func (r *row) used() (slots uint32, ok bool) {
 	return n, n <= ringSize[r.name]
 }
 
-// oldest is for how many seconds the backend has had a tx frame.
+// oldest is the age of the oldest tx frame at the backend, in seconds.
 func (r *row) oldest() (seconds uint32, ok bool) {
 	if n, known := r.used(); r.name != "tx" || !known || n == 0 {
 		return 0, false

@@ -10,8 +10,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 )
 
-// plainColumns are the fields of a line, in order: separated by blanks, none empty, "-"
-// for what is not known. Lines that begin with '#' are not of a vif.
+// plainColumns are the fields of a line, in order. Blanks separate them, none is empty, and
+// "-" stands for a value that is not known. A line that begins with '#' belongs to no vif.
 var plainColumns = []string{
 	"time", "vif", "tap", "state", "backend", "queue", "dir", "packets/s", "bits/s", "slots", "ring",
 	"maps_free", "maps_in_flight", "batch", "notifies/1000", "drops/s", "drops", "oldest_s",

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/term"
 )
 
-// What is written to a terminal: ECMA-48, and the private modes of xterm.
+// Sequences for a terminal: ECMA-48, and the private modes of xterm.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l" // the other screen, without a cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
@@ -22,24 +22,23 @@ const (
 	eraseBelow  = "\x1b[J"
 )
 
-// quitKeys end it: q, Ctrl-C and Ctrl-D, which make no signals in raw mode.
+// quitKeys end the display: q, Ctrl-C and Ctrl-D, which make no signals in raw mode.
 const quitKeys = "qQ\x03\x04"
 
-// screen is a terminal that is drawn on. Its keys are read if standard input is the
-// terminal too.
+// screen draws on a terminal. It reads the keys if standard input is the terminal, too.
 type screen struct {
 	out  *os.File
 	in   *os.File
 	was  *term.State // of in; nil: it is no terminal
 	wake int         // an eventfd that ends the reading of keys
-	quit func()      // what the keys for that do
+	quit func()      // called for the quitKeys
 
 	restore sync.Once
 	done    sync.WaitGroup
 }
 
-// newScreen takes the terminal over. The caller must close it. Quit is called by another
-// goroutine when somebody types q or Ctrl-C, or the terminal is gone.
+// newScreen takes the terminal over. The caller must close it. Another goroutine calls quit
+// when the user types one of quitKeys, or when the terminal is gone.
 func newScreen(out, in *os.File, quit func()) (*screen, error) {
 	s := &screen{out: out, in: in, wake: -1, quit: quit}
 	if !term.IsTerminal(int(in.Fd())) {
@@ -75,8 +74,8 @@ func (s *screen) close() (err error) {
 	return err
 }
 
-// readKeys reads what is typed. It polls, since a read from a terminal cannot be ended
-// from elsewhere.
+// readKeys reads the keys. It polls, since another goroutine cannot end a read from a
+// terminal.
 func (s *screen) readKeys() {
 	fds := []unix.PollFd{{Fd: int32(s.in.Fd()), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 	buf := make([]byte, 16)
@@ -99,16 +98,16 @@ func (s *screen) readKeys() {
 	}
 }
 
-// size is that of the terminal now.
+// size is the present size of the terminal.
 func (s *screen) size() (width, height int) {
 	width, height, err := term.GetSize(int(s.out.Fd()))
 	if err != nil || width <= 0 || height <= 0 {
-		return 80, 24 // of a terminal that does not say
+		return 80, 24 // the terminal does not tell its size
 	}
 	return width, height
 }
 
-// draw shows lines, as many as there is room for.
+// draw shows as many lines as there is room for.
 func (s *screen) draw(lines []string, width, height int) error {
 	var b strings.Builder
 	b.WriteString(home)

@@ -100,7 +100,7 @@ func tableRow(r *row) string {
 		tenths(r.per("slots", "batches")), tenths(r.per("notify_sent", "packets").times(1000)), oldest), " ")
 }
 
-// lossText names every cause with its total, and by how much it went up.
+// lossText is the list of all causes with their totals and increases.
 func lossText(r *row) string {
 	var texts []string
 	for _, l := range show.Losses(r.total) {
@@ -157,8 +157,8 @@ func wrap(text string, width int) []string {
 	return append(lines, string(rest))
 }
 
-// fit makes lines fit a terminal: none wraps, and none is below the last. What is left
-// out is counted.
+// fit makes lines fit a terminal: none wraps, and there are no more than rows. It counts the
+// lines that it leaves out.
 func fit(lines []string, width, height int) []string {
 	if n := len(lines) - height; n > 0 && height > 0 {
 		lines = append(lines[:height-1:height-1], fmt.Sprintf("%d more lines: name a vif, or make the window higher", n+1))

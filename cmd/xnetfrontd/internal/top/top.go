@@ -14,17 +14,17 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// Options say what is shown, and how often.
+// Options say what top shows, and how often.
 type Options struct {
-	// Ask asks the daemon. Once it has answered, an error is shown and no end: a daemon is
-	// started anew, a vif comes back.
+	// Ask asks the daemon. After the first answer an error is shown and does not end top: the
+	// daemon can be started again, and a vif can come back.
 	Ask      func(ctx context.Context) (*control.Status, error)
 	Interval time.Duration
-	Count    int // intervals after which to end; 0: ctx does it
+	Count    int // intervals after which to end; 0: at the end of ctx
 }
 
-// Plain appends lines to w after each interval, in the columns that the first line names.
-// The end of ctx is no error.
+// Plain appends lines to w after each interval. The first line names the columns. The end of
+// ctx is no error.
 func Plain(ctx context.Context, o Options, w io.Writer) error {
 	first, err := o.Ask(ctx)
 	if err != nil {
@@ -36,12 +36,12 @@ func Plain(ctx context.Context, o Options, w io.Writer) error {
 	return o.run(ctx, first, nil, func(f frame) error { return plain(w, f) })
 }
 
-// Live draws each interval on a terminal, in place of the one before, until ctx ends or
-// somebody types q or Ctrl-C. It leaves the terminal as it was, with the last picture.
+// Live draws each interval on a terminal, in place of the one before, until ctx ends or the
+// user types q or Ctrl-C. It leaves the terminal as it was, with the last picture.
 func Live(ctx context.Context, o Options, out, in *os.File) (err error) {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
-	// What is wrong at once is said before the terminal is another.
+	// An error of the first request is reported before the terminal is taken over.
 	first, err := o.Ask(ctx)
 	if err != nil {
 		return err
@@ -66,8 +66,8 @@ func Live(ctx context.Context, o Options, out, in *os.File) (err error) {
 	})
 }
 
-// run gives the answer that is there and one after each interval to show, the last one
-// again whenever somebody wants that.
+// run gives show the first answer, and one after each interval. It gives it the last answer
+// again whenever that is asked for.
 func (o *Options) run(ctx context.Context, first *control.Status, again <-chan os.Signal, show func(frame) error) error {
 	tick := time.NewTicker(o.Interval)
 	defer tick.Stop()
@@ -100,7 +100,7 @@ func (o *Options) run(ctx context.Context, first *control.Status, again <-chan o
 	}
 }
 
-// leave writes the last picture where other output goes on.
+// leave writes the last picture to the terminal as lines, behind which other output goes on.
 func (s *screen) leave(last []string) error {
 	for _, l := range fit(last, 0, 0) {
 		if _, err := fmt.Fprintln(s.out, l); err != nil {
