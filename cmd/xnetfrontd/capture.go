@@ -25,7 +25,7 @@ import (
 type captureCmd struct {
 	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
-	Write string `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write, in place of what it was; - is the standard output, for a pipe."`
+	Write string `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write; an old one is replaced. - is the standard output, for a pipe."`
 	captureFiles
 	Direction string        `enum:"tx,rx,both" default:"both" help:"tx: only frames to the backend; rx: only frames from it."`
 	Queue     []int         `placeholder:"N" help:"Only this queue. May be given several times."`
@@ -42,9 +42,9 @@ type captureCmd struct {
 
 func (c *captureCmd) Help() string {
 	return `Writes pcapng, with an interface for each queue and direction. The comment of each frame
-says what the ring says of it: slots, ids, flags, extras, and the status of the response.
-Frames that are lost in the daemon or at the backend are there, too, and marked. Only for
-root and the daemon's own user; one capture of a vif at a time.
+has its slots on the ring, with ids, flags and extras, and the status of the response. The
+capture also has frames that get lost in the daemon or at the backend, and marks them. Only
+root and the daemon's own user may capture; a vif has one capture at a time.
 
     xnetfrontd capture 0 -w vif0.pcapng
     xnetfrontd capture 0 -w - | wireshark -k -i -
@@ -52,8 +52,8 @@ root and the daemon's own user; one capture of a vif at a time.
     tcpdump -y EN10MB -ddd 'tcp[13] & 2 != 0' | xnetfrontd capture 0 -w syn.pcapng --bpf -
     xnetfrontd capture 0 -w vif0.pcapng -C 100 -W 10   # the last 1 GB
 
-Ends with Ctrl-C, or with the daemon. A frame for which there is no room because nobody
-reads fast enough is dropped from the capture, and only from that.`
+The capture ends with Ctrl-C, or with the daemon. While it is read more slowly than frames
+come, frames are dropped from the capture, and only from that.`
 }
 
 func (c *captureCmd) Run(s streams) error {
@@ -171,7 +171,7 @@ func (c *captureCmd) open(s streams) (w io.Writer, end func() error, err error) 
 	return split, split.Close, split.Open()
 }
 
-// lastBlocks is how long the daemon may take for the end of a capture.
+// lastBlocks is how long the daemon may take for the last blocks of a capture.
 const lastBlocks = 5 * time.Second
 
 // stopOnSignal asks the daemon for the end of the capture on the first signal. On the second
@@ -220,13 +220,13 @@ func captureEnd(count *pcapng.Counter, err error) error {
 
 // captureFiles are the options for a capture in several files, as tcpdump has them.
 type captureFiles struct {
-	FileSize amount `name:"file-size" short:"C" placeholder:"MB" help:"Go on in another file before one is larger than so many million bytes: FILE, FILE1, FILE2 and so on."`
-	FileTime span   `name:"file-time" short:"G" placeholder:"TIME" help:"Go on in another file after that time: seconds, or like 10m."`
-	Files    amount `name:"files" short:"W" placeholder:"N" help:"With -C or -G: so many files, FILE0 and so on, and then over the first one again."`
+	FileSize amount `name:"file-size" short:"C" placeholder:"MB" help:"Begin another file before one gets larger than so many million bytes: FILE, FILE1, FILE2 and so on."`
+	FileTime span   `name:"file-time" short:"G" placeholder:"TIME" help:"Begin another file after that time: seconds, or like 10m."`
+	Files    amount `name:"files" short:"W" placeholder:"N" help:"With -C or -G: use so many files, FILE0 and so on, and then overwrite the first one."`
 }
 
-// amount is a number of an option, 0 if the option is not given. The largest is enough for files
-// of a year by the minute, and for one of a terabyte.
+// amount is the number of an option; 0: the option is not given. The largest is enough for a
+// file a minute for a year, and for a file of a terabyte.
 type amount int
 
 const maxAmount = 1000000
@@ -241,12 +241,12 @@ func (a *amount) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// span is a time of an option, 0 if the option is not given.
+// span is the time of an option; 0: the option is not given.
 type span time.Duration
 
 const maxSpan = 10 * 365 * 24 * time.Hour
 
-// UnmarshalText reads seconds, as tcpdump's options have them, or what time.ParseDuration reads.
+// UnmarshalText reads seconds, as tcpdump does, or the format of time.ParseDuration.
 func (s *span) UnmarshalText(text []byte) error {
 	d, err := time.ParseDuration(string(text))
 	if n, nerr := strconv.ParseUint(string(text), 10, 32); nerr == nil {
@@ -261,18 +261,18 @@ func (s *span) UnmarshalText(text []byte) error {
 
 func (c *captureFiles) several() bool { return c.FileSize != 0 || c.FileTime != 0 }
 
-// check says what is wrong with the options for a capture to path.
+// check fails if the options do not fit each other or the path.
 func (c *captureFiles) check(path string) error {
 	switch {
 	case c.Files != 0 && !c.several():
-		return failure.Usagef("-W %d: how many files needs -C, how large they get, or -G, how long they go on", c.Files)
+		return failure.Usagef("-W %d: a number of files needs -C, their size, or -G, their time", c.Files)
 	case c.several() && path == "-":
 		return failure.Usagef("-w -: the standard output is one file: -C and -G need a name")
 	}
 	return nil
 }
 
-// name is that of the n-th file of a capture to path.
+// name is the name of the n-th file of a capture to path.
 func (c *captureFiles) name(path string, n int) string {
 	switch {
 	case c.Files != 0:
@@ -293,7 +293,7 @@ func (c *captureFiles) opener(path string) func() (io.WriteCloser, error) {
 	}
 }
 
-// openCapture makes a file, which only its owner may read if it is new.
+// openCapture opens a file for writing. Only its owner may read a new one.
 func openCapture(path string) (io.WriteCloser, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -36,10 +36,10 @@ type checkCmd struct {
 }
 
 func (c *checkCmd) Help() string {
-	return `Tells of each vif that is configured, or named by --vif, its TAP, address, backend,
-features, queues and granted pages, and after PROBLEM what keeps run from serving it: then
-the exit code is 1, or 3 if it is the machine or its kernel. It is for before the start:
-that a daemon serves the vif already is a problem, too. Needs root.`
+	return `Shows the TAP, address, backend, features, queues and granted pages of each vif that is
+configured, or named by --vif. A line with PROBLEM says what would keep run from serving it.
+Then the exit code is 1, or 3 if the machine or its kernel is the problem. Run it before the
+start: a daemon that serves the vif already is a problem, too. Needs root.`
 }
 
 func (c *checkCmd) Run(s streams) error {

@@ -21,8 +21,8 @@ type configCheckCmd struct {
 }
 
 func (c *configCheckCmd) Help() string {
-	return `Exit code 2 if anything is wrong. Whether the guest has the vifs, and what would come
-of them, is said by xnetfrontd check.`
+	return `The exit code is 2 if anything is wrong. xnetfrontd check tells whether the guest has the
+vifs, and whether they can be served.`
 }
 
 func (c *configCheckCmd) Run(s streams) error {
@@ -67,8 +67,8 @@ type configShowCmd struct {
 }
 
 func (c *configShowCmd) Help() string {
-	return `Each value is followed by where it comes from: a file and line, the command line, or
-the default. What it prints is a configuration file that says all of it.`
+	return `Behind each value is its origin: a file and line, the command line, or the default. The
+output is a configuration file with every key.`
 }
 
 func (c *configShowCmd) Run(s streams) error {

@@ -25,11 +25,11 @@ type statusCmd struct {
 }
 
 func (c *statusCmd) Help() string {
-	return `Shows of each vif the state of both sides, since when, and why; what was negotiated, and
-why the rest was not; granted pages; what the kernel counts on the TAP; frames that were
-lost, by cause; and of each queue its counters and its maps, which are granted buffers, tx
-being from the TAP to the ring and rx from the ring to the TAP. Exit code 1 if no daemon
-answers.`
+	return `Shows for each vif the state of both sides, since when, and why; the features that were
+negotiated, and why the others were not; granted pages; what the kernel counts on the TAP;
+and lost frames by cause. For each queue it shows the counters and the maps, which are
+granted buffers: tx is from the TAP to the ring, rx from the ring to the TAP. The exit code
+is 1 if no daemon answers.`
 }
 
 func (c *statusCmd) Run(s streams) error {
@@ -64,9 +64,9 @@ type dumpCmd struct {
 }
 
 func (c *dumpCmd) Help() string {
-	return `What netback shows in debugfs as io_ring, from the frontend's side: the words that both
-ends share, the indices that only this one has, and every map that the backend may use,
-with its slot, its grant and, for tx, its age. A queue's figures belong to one moment.`
+	return `Shows the rings from the frontend's side, as netback shows them in debugfs as io_ring: the
+words that both ends share, the frontend's own indices, and every map that the backend may
+use, with its slot, its grant and, for tx, its age. All of a queue belongs to one moment.`
 }
 
 func (c *dumpCmd) Run(s streams) error {
@@ -86,9 +86,9 @@ type kickCmd struct {
 }
 
 func (c *kickCmd) Help() string {
-	return `Notifies the backend on every event channel of the vif and looks at every queue, whatever
-the events say: what "kick" in netback's io_ring does from the other side. Frames that go
-on after it were waiting for an event that was lost. It costs nothing, and needs root.`
+	return `Notifies the backend on every event channel of the vif, and makes the daemon check every
+queue. "kick" in netback's io_ring does the same from the other side. If frames flow again
+after it, an event was lost. It does no harm. Needs root.`
 }
 
 func (c *kickCmd) Run(streams) error {
@@ -101,9 +101,9 @@ type retryCmd struct {
 }
 
 func (c *retryCmd) Help() string {
-	return `Takes a vif up again that is off, since its backend broke the protocol too often or keeps
-too many pages: what it did is forgotten, and the next attempt comes at once. Find out
-first what runs in the backend's domain. A connection that stands goes on. Needs root.`
+	return `A vif is off after its backend has broken the protocol too often, or if the backend keeps
+too many pages. This forgets what the backend did, and makes the next attempt to connect at
+once. Find out first what runs in the backend's domain. A connected vif goes on. Needs root.`
 }
 
 func (c *retryCmd) Run(streams) error {
@@ -115,9 +115,9 @@ type reloadCmd struct {
 }
 
 func (c *reloadCmd) Help() string {
-	return `As SIGHUP does, but it ends when the daemon goes by the configuration, or says why it
-still goes by the one before: a file with a mistake changes nothing. Vifs of which nothing
-changes do not notice. Needs root.`
+	return `Does what SIGHUP does, and ends when the configuration is in force. If the configuration has
+a mistake, it says so, and nothing changes. Vifs of which nothing changes go on without a
+disturbance. Needs root.`
 }
 
 func (c *reloadCmd) Run(streams) error {

@@ -26,7 +26,7 @@ import (
 
 type holdCmd struct {
 	Socket    string        `default:"${hold_socket}" placeholder:"PATH" help:"Where to listen, unless systemd passes a socket (default: ${default})."`
-	AllowUser []string      `name:"allow-user" placeholder:"USER" help:"User who may connect besides root and the holder's own: a name or a number. A name that nobody has is left out, with a line in the log."`
+	AllowUser []string      `name:"allow-user" placeholder:"USER" help:"User who may connect besides root and the holder's own: a name or a number. The log has a line about a name that no user has."`
 	LogLevel  string        `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (default: ${default})."`
 	LogFormat string        `default:"auto" placeholder:"FORMAT" help:"auto, console, journal or json (default: ${default}: console on a terminal, journal where stderr is journald's, else json)."`
 	Linger    time.Duration `hidden:"" help:"End after so long with nothing held and no client."`
@@ -35,11 +35,11 @@ type holdCmd struct {
 }
 
 func (c *holdCmd) Help() string {
-	return `Keeps the daemon's file descriptors, so that the next daemon goes on where the last
-one ended: after a restart, an upgrade, or a crash. It touches none of them.
-A stop (SIGTERM, SIGINT) ends it only when it holds nothing, which is so after the
-daemon was stopped. What is parked in it, after the guest was restored from a save, it
-holds until the guest is off, as Linux cannot release it.`
+	return `Keeps the daemon's file descriptors, so that the next daemon goes on where the last one
+ended: after a restart, an upgrade, or a crash. The holder does not use them itself. A
+signal to stop (SIGTERM, SIGINT) ends it as soon as it holds nothing, such as after the
+daemon was stopped. After a restore of the guest from a save, it keeps parked descriptors
+until the guest is off, since Linux cannot release what they stand for.`
 }
 
 func (c *holdCmd) Run(streams) error {
@@ -104,10 +104,10 @@ type adoptCheckCmd struct {
 }
 
 func (c *adoptCheckCmd) Help() string {
-	return `Looks at what the holder keeps of the running daemon's connections and tells for each
-whether this program can go on with it. Exit code 0: a restart loses nothing. 1: those
-that were named get a new connection, which costs the frames of about a second; TAP,
-addresses and sockets stay.`
+	return `Checks the running daemon's connections, which the holder keeps, and tells for each whether
+this program can go on with it. Exit code 0: a restart loses nothing. 1: the vifs that were
+named get a new connection, which costs the frames of about a second; TAP, addresses and
+sockets stay.`
 }
 
 func (c *adoptCheckCmd) Run(s streams) error {

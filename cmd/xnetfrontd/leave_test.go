@@ -73,7 +73,7 @@ func TestStopLeavesAVifWhoseBackendWouldRemoveItAndClosesAnother(t *testing.T) {
 				m.awaitState(0, "Connected")
 				return d
 			}
-			const said = "leaving the vif to the next process: its backend would remove it, were it closed"
+			const said = "leaving the vif to the next process: its backend would remove a closed vif"
 			for range 2 { // the second daemon has taken over, or not
 				d := start()
 				if code, _ := d.stop(unix.SIGTERM); code != 0 {

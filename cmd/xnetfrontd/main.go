@@ -24,23 +24,23 @@ import (
 // cli is the command line.
 type cli struct {
 	Run         runCmd         `cmd:"" help:"Serve vifs until SIGTERM or SIGINT."`
-	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what keeps it from doing it. Touches nothing."`
+	Check       checkCmd       `cmd:"" help:"Tell what run would do, and what would keep it from that. Changes nothing."`
 	Status      statusCmd      `cmd:"" help:"Show the state of the vifs that a running daemon serves: backend, features, queues, grants."`
 	Top         topCmd         `cmd:"" help:"Show live what each queue carries and loses."`
 	Dump        dumpCmd        `cmd:"" help:"Show the rings of a vif: indices, events, what is in flight."`
-	Capture     captureCmd     `cmd:"" help:"Capture what crosses the rings of a vif, for Wireshark and tcpdump."`
+	Capture     captureCmd     `cmd:"" help:"Capture the frames that cross the rings of a vif, for Wireshark and tcpdump."`
 	Kick        kickCmd        `cmd:"" help:"Wake a vif's backend and the daemon, in case an event was lost."`
-	Retry       retryCmd       `cmd:"" help:"Take a vif up again that is off, whatever its backend has done."`
-	Reload      reloadCmd      `cmd:"" help:"Have a running daemon read its configuration again."`
-	Prepare     prepareCmd     `cmd:"" help:"Do what run needs privileges for: modules, limit of granted pages, taking vifs from the kernel's driver."`
+	Retry       retryCmd       `cmd:"" help:"Connect a vif again that is off, and forget what its backend has done."`
+	Reload      reloadCmd      `cmd:"" help:"Make a running daemon read its configuration again."`
+	Prepare     prepareCmd     `cmd:"" help:"Do what needs privileges before run: load modules, raise the limit of granted pages, take vifs from the kernel's driver."`
 	Release     releaseCmd     `cmd:"" help:"Give a vif back to the kernel's driver."`
 	Config      configCmd      `cmd:"" help:"Check the configuration, or show it and where it comes from."`
-	AdoptCheck  adoptCheckCmd  `cmd:"" name:"adopt-check" help:"Tell whether a restart with this program loses nothing. Touches nothing."`
+	AdoptCheck  adoptCheckCmd  `cmd:"" name:"adopt-check" help:"Tell whether a restart with this program loses nothing. Changes nothing."`
 	Hold        holdCmd        `cmd:"" help:"Keep the daemon's file descriptors over its restarts. systemd or run starts it."`
-	Demo        demoCmd        `cmd:"" help:"Show it work on this machine: an embedded Xen, two network namespaces, no Xen needed."`
+	Demo        demoCmd        `cmd:"" help:"Demonstrate it on this machine: an embedded Xen, two network namespaces, no Xen needed."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 	Attribute   attributeCmd   `cmd:"" name:"store-attribute" hidden:"" help:"Write an attribute of sysfs."`
-	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Be the embedded Xen: xenstored, hypercalls, toolstack and netback."`
+	EmbeddedXen embeddedXenCmd `cmd:"" hidden:"" help:"Run the embedded Xen: xenstored, hypercalls, toolstack and netback."`
 }
 
 // streams are the outputs of a command.

@@ -20,15 +20,15 @@ type prepareCmd struct {
 	configFlags
 	xenFlags
 	IfConfigured bool   `hidden:"" help:"Exit with 1 if no vif is configured, and with 0 whatever else comes of it: the unit's condition."`
-	Group        string `placeholder:"NAME" help:"Let this group use /dev/xen/xenbus, gntalloc and evtchn. Whoever can open xenbus reads and writes all that this guest can in xenstore."`
-	User         string `placeholder:"NAME" help:"Let this user run the daemon: its group may use the devices as with --group, and what a daemon of another user left in /run becomes its own."`
+	Group        string `placeholder:"NAME" help:"Let this group use /dev/xen/xenbus, gntalloc and evtchn. A process that can open xenbus can read and write all that this guest can in xenstore."`
+	User         string `placeholder:"NAME" help:"Let this user run the daemon: its group may use the devices as with --group, and it gets the files that a daemon of another user left in /run."`
 }
 
 func (c *prepareCmd) Help() string {
-	return `Does what run needs and may not do itself where it runs without privileges: loads
-xen-gntalloc, xen-evtchn and tun, raises the limit of granted pages to what the vifs
-need, and takes the vifs from the kernel's xen-netfront. What is in place is left
-alone, so it can be run at any time. It prints a line for each thing.`
+	return `Does what run needs, and may not do itself where it runs without privileges. It loads
+xen-gntalloc, xen-evtchn and tun, raises the limit of granted pages to what the vifs need,
+and takes the vifs from the kernel's xen-netfront. It leaves alone what is in place, so it
+can be run at any time. It prints a line for each step.`
 }
 
 func (c *prepareCmd) Run(s streams) (err error) {

@@ -23,10 +23,10 @@ type releaseCmd struct {
 }
 
 func (c *releaseCmd) Help() string {
-	return `Gives a vif that no daemon serves back to the kernel's xen-netfront, whatever state a
-daemon that was killed has left it in, and waits until the kernel is connected. The
-module is loaded if it is not, without taking any other vif. A vif that is still in
-the configuration is taken again with the next start of the daemon.`
+	return `Gives a vif that no daemon serves back to the kernel's xen-netfront, even after a daemon
+that was killed, and waits until the kernel is connected. It loads the module if need be,
+without giving it any other vif. If the vif is still in the configuration, the next start of
+the daemon takes it again.`
 }
 
 func (c *releaseCmd) Run(s streams) (err error) {

@@ -19,22 +19,22 @@ type runCmd struct {
 }
 
 func (c *runCmd) Help() string {
-	return `Says READY=1 to systemd as soon as the TAP of every vif that is there exists: a guest
-must boot while its backend is down. A vif that is attached later is served then, and
-one that is detached keeps its TAP, as the configuration says.
+	return `Tells systemd READY=1 as soon as every vif that is there has its TAP. It does not wait for
+backends: a guest must boot while its backend is down. A vif that is attached later is
+served from then on. A vif that is detached keeps its TAP as long as the configuration says.
 
     SIGTERM, SIGINT  stop: close the vifs and leave them as the toolstack made
                      them, free for any other frontend, with no grant and no
-                     TAP behind; but for those with stop = "leave", and those
-                     whose backend does not survive that (Mirage's), as below
-    SIGUSR2          leave everything as it is for the next process, where there
-                     is a holder (xnetfrontd hold) that keeps it; else the same
-                     as SIGTERM
+                     TAP behind. Vifs with stop = "leave", and those whose
+                     backend removes closed vifs (Mirage's), stay as below
+    SIGUSR2          leave everything as it is for the next process, if a holder
+                     (xnetfrontd hold) keeps it; else the same as SIGTERM
     SIGHUP           read the configuration again; vifs of which nothing changes
                      go on
 
-A second signal, or a stop that takes longer than 10 s, ends it with exit code 1. So
-does a start that finds nothing it can serve, as when another daemon serves it all.`
+A second signal ends the daemon at once with exit code 1, and so does a stop that takes
+longer than 10 s. A start that can serve no vif, such as when another daemon serves them
+all, ends with exit code 1, too.`
 }
 
 func (c *runCmd) Run(streams) error {
@@ -71,6 +71,6 @@ func (c *runCmd) Run(streams) error {
 // an older kernel.
 func restrictUring(log *zap.Logger) {
 	if err := tap.RestrictUring(); err != nil {
-		log.Debug("io_uring is as the kernel and the sandbox have it", logging.Problem(err))
+		log.Debug("io_uring is not restricted", logging.Problem(err))
 	}
 }

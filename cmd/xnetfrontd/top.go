@@ -36,8 +36,8 @@ func (c *topCmd) Help() string {
   NOTIFY/k  events that were sent to the backend for 1000 packets
   OLDEST    for how long the backend has had a tx frame
 
-q or Ctrl-C ends it. It goes on when the daemon is started anew. Plain lines have a field
-for each column of the header, "-" for what is not known; other lines begin with #.`
+q or Ctrl-C ends it. It goes on over a restart of the daemon. Plain lines have a field for
+each column of the header, with "-" for a value that is not known; other lines begin with #.`
 }
 
 func (c *topCmd) Run(s streams) error {

@@ -41,7 +41,7 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 		{"TAP of no vif", []string{"run", "--tap", "x"}, "--tap, --queues, --mtu, --txqueuelen and --disable describe the vif of --vif: give that too, or put them into the configuration file"},
 		{"file and vif", []string{"run", "--config", good, "--vif", "0"}, "--config and --vif exclude each other: the vif belongs into the file as a [[vif]] table"},
 		{"no file", []string{"run", "--config", dir + "/none.toml"}, "read configuration: open " + dir + "/none.toml: no such file or directory"},
-		{"rotation of nothing", []string{"capture", "0", "-w", "f", "-W", "3"}, "-W 3: how many files needs -C, how large they get, or -G, how long they go on"},
+		{"rotation of nothing", []string{"capture", "0", "-w", "f", "-W", "3"}, "-W 3: a number of files needs -C, their size, or -G, their time"},
 		{"rotation of a pipe", []string{"capture", "0", "-w", "-", "-C", "3"}, "-w -: the standard output is one file: -C and -G need a name"},
 		{"rotation too fast", []string{"capture", "0", "-w", "f", "-G", "1ms"}, `--file-time: "1ms": expected a second or more, such as 90 or 10m; see xnetfrontd --help`},
 		{"rotation after no time", []string{"capture", "0", "-w", "f", "-G", "0"}, `--file-time: "0": expected a second or more, such as 90 or 10m; see xnetfrontd --help`},

@@ -141,7 +141,7 @@ func plainFile(f *os.File) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
-		return fmt.Errorf("%s is no plain file, or has another name: remove it", f.Name())
+		return fmt.Errorf("%s is no plain file, or has a second name (a hard link): remove it", f.Name())
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (d *daemon) serve(ctx context.Context, cfg config.Config) (err error) {
 	parts.Go(func() { scan.run(inner, scans) })
 	parts.Go(func() { d.followReloads(inner, cfg, report.reloads, configs, manager) })
 	if limit, err := sd.SdWatchdogEnabled(false); err != nil {
-		d.Log.Warn("systemd's watchdog is left alone", zap.Error(err))
+		d.Log.Warn("systemd's watchdog cannot be served", zap.Error(err))
 	} else if limit > 0 {
 		parts.Go(func() { feedWatchdog(inner, limit, super.alive, manager.alive, d.Log) })
 	}
@@ -158,7 +158,7 @@ func (d *daemon) causeOfEach(cause error, keeper *hold.Keeper) func(*service) er
 			return cause
 		}
 		if lost {
-			v.log.Info("leaving the vif to the next process: its backend would remove it, were it closed", logging.Event(eventNotClosed))
+			v.log.Info("leaving the vif to the next process: its backend would remove a closed vif", logging.Event(eventNotClosed))
 		}
 		return netfront.ErrLeave
 	}

@@ -71,5 +71,5 @@ func (d *daemon) apply(ctx context.Context, now config.Config, configs chan<- ne
 // Errors of a reload that takes longer than its client waits.
 var (
 	errNotRead    = errors.New("another reload takes too long: nothing was changed; see the daemon's log, and try again")
-	errNotApplied = errors.New("the reload takes too long: see the daemon's log for what comes of it")
+	errNotApplied = errors.New("the reload takes too long: see the daemon's log for its result")
 )

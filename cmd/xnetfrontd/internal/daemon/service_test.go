@@ -268,7 +268,7 @@ func TestWatchdogIsNotFedFromAHangToItsEnd(t *testing.T) {
 	if want := []int{1, 2, 6, 7, 8, 9}; len(at) != len(want) || at[2] != want[2] || logs.Len() != 2 {
 		t.Errorf("fed after %v, want %v; logged %+v", at, want, logs.All())
 	}
-	if all := logs.FilterMessage("what the daemon does instead").All(); len(all) != 1 || !strings.Contains(all[0].ContextMap()["stack"].(string), "feedWatchdog") {
+	if all := logs.FilterMessage("stacks of all goroutines").All(); len(all) != 1 || !strings.Contains(all[0].ContextMap()["stack"].(string), "feedWatchdog") {
 		t.Errorf("no stacks: %+v", all)
 	}
 }

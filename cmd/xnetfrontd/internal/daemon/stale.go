@@ -40,7 +40,7 @@ func (p place) dropStale(ctx context.Context, keeper *hold.Keeper, cfg config.Co
 		}
 	}
 	for key, number := range stale {
-		p.log.Info("ending what an earlier daemon left: the configuration does not have its vif any more", zap.String("key", key), logging.Event(eventStale))
+		p.log.Info("ending the connection that an earlier daemon left: the configuration has no such vif any more", zap.String("key", key), logging.Event(eventStale))
 		var err error
 		if devid, nerr := strconv.Atoi(number); nerr == nil {
 			err = p.freeVif(ctx, store, devid)

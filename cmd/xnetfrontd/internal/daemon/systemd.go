@@ -60,7 +60,7 @@ func (m *manager) stopping() { Notify(m.log, sd.SdNotifyStopping) }
 func (m *manager) reloading() {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		m.log.Warn("no clock", zap.Error(err))
+		m.log.Warn("the clock cannot be read", zap.Error(err))
 	}
 	Notify(m.log, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
 }
@@ -68,6 +68,6 @@ func (m *manager) reloading() {
 // Notify sends a state to systemd, if systemd listens (sd_notify(3)).
 func Notify(log *zap.Logger, state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not told", zap.String("state", state), zap.Error(err))
+		log.Warn("systemd could not be notified", zap.String("state", state), zap.Error(err))
 	}
 }

@@ -21,7 +21,7 @@ func TestVifThatACommandHasInHandIsServedAfterThat(t *testing.T) {
 	k.Must(err)
 	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	cmdtest.WantError(t, v.own(limited, 0), "it changes hands with the kernel, by `xnetfrontd prepare` or `release`: it is served after that")
+	cmdtest.WantError(t, v.own(limited, 0), "`xnetfrontd prepare` or `release` has reserved it: it is served after that")
 	var free atomic.Bool
 	go func() {
 		free.Store(true)

@@ -34,7 +34,7 @@ func feedWatchdog(ctx context.Context, interval time.Duration, alive func(timeou
 		case fed: // the first failure since it was fed
 			log.Error("the watchdog is not fed", logging.Problem(err), zap.Duration("limit", interval), logging.Event(eventUnfed))
 			// A line of its own: if the runtime is stuck, this call does not return.
-			log.Error("what the daemon does instead", zap.String("stack", stacks()), logging.Event(eventUnfed))
+			log.Error("stacks of all goroutines", zap.String("stack", stacks()), logging.Event(eventUnfed))
 		}
 		fed = err == nil
 		select {

@@ -107,7 +107,7 @@ func StartKeeper(ctx context.Context, socket string, log *zap.Logger) *hold.Keep
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	if err := keeper.Sync(ctx); err != nil {
-		log.Warn("no holder: what an earlier daemon left cannot be taken over, nor will the next one go on with this one's connections",
+		log.Warn("no holder: this daemon cannot take over from an earlier one, nor the next one from this one",
 			zap.String("socket", socket), logging.Problem(err), logging.Event(hold.EventNoHolder))
 	}
 	return keeper
@@ -124,7 +124,7 @@ func Sync(keeper *hold.Keeper) error {
 // the parked descriptors.
 func EndKeeper(keeper *hold.Keeper, log *zap.Logger) error {
 	if err := Sync(keeper); err != nil {
-		log.Warn("the holder was not told everything", logging.Problem(err), logging.Event(netfront.EventNotHeld))
+		log.Warn("the holder does not have everything", logging.Problem(err), logging.Event(netfront.EventNotHeld))
 	}
 	return keeper.Close()
 }

@@ -82,7 +82,7 @@ func (p *preparer) takeOne(ctx, limited context.Context, s xen.Store, devid int)
 	release, err := p.kernel.Reserve(limited, devid)
 	if err != nil {
 		if limited.Err() != nil && ctx.Err() == nil {
-			return "", errors.New("it changes hands with the kernel, by another `xnetfrontd prepare` or `release`, which has not ended")
+			return "", errors.New("another `xnetfrontd prepare` or `release` has reserved it, and has not ended")
 		}
 		return "", err
 	}

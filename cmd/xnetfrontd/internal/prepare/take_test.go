@@ -122,7 +122,7 @@ func TestVifThatAnotherCommandHasInHandIsSaidAndKeepsNoOther(t *testing.T) {
 	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err = p.takeOne(t.Context(), limited, store, 0)
-	cmdtest.WantError(t, err, "it changes hands with the kernel, by another `xnetfrontd prepare` or `release`, which has not ended")
+	cmdtest.WantError(t, err, "another `xnetfrontd prepare` or `release` has reserved it, and has not ended")
 	k.Must(p.take(t.Context(), store, []wantedVif{{devid: 1, attached: true}}))
 	wantPrinted(t, out, "vif 1: taken from the kernel's xen-netfront, where it was eth1\n")
 }

@@ -89,7 +89,7 @@ func (k *Kernel) Reserve(ctx context.Context, devid int) (release func(), err er
 func (k *Kernel) Share(ctx context.Context, devid int) (release func(), err error) {
 	release, err = lockDirectory(ctx, k.Device(devid), unix.LOCK_SH)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, errors.New("it changes hands with the kernel, by `xnetfrontd prepare` or `release`: it is served after that")
+		return nil, errors.New("`xnetfrontd prepare` or `release` has reserved it: it is served after that")
 	}
 	return release, err
 }

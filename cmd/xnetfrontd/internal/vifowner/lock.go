@@ -68,7 +68,7 @@ func checkLock(f *os.File, dir string) error {
 		return err
 	}
 	if file.Mode&unix.S_IFMT != unix.S_IFREG || file.Nlink != 1 {
-		return fmt.Errorf("%s is no plain file, or has another name: remove it", f.Name())
+		return fmt.Errorf("%s is no plain file, or has a second name (a hard link): remove it", f.Name())
 	}
 	if os.Geteuid() == 0 && file.Uid != in.Uid {
 		_ = f.Chown(int(in.Uid), int(in.Gid)) // fails in some user namespaces; prepare does it, too
