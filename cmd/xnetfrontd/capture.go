@@ -23,7 +23,7 @@ import (
 )
 
 type captureCmd struct {
-	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
+	Vif string `arg:"" complete:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 	Write string `short:"w" required:"" placeholder:"FILE" type:"path" help:"File to write; an old one is replaced. - is the standard output, for a pipe."`
 	captureFiles

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -9,9 +10,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	kongcompletion "github.com/jotaen/kong-completion"
-	"github.com/posener/complete"
 
+	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/completion"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/config"
 	"github.com/xnetfrontd/xnetfrontd/internal/printable"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
@@ -20,28 +20,27 @@ import (
 // completionTimeout is how long a shell's user waits for the names of vifs.
 const completionTimeout = time.Second
 
-// askedToComplete tells whether a shell asks what could come next: it has what was typed
-// in COMP_LINE (bash(1), "Programmable Completion"; deploy/completion).
+// askedToComplete tells whether a shell asks what can come next on a command line, as the
+// files in deploy/completion do.
 func askedToComplete() bool { return os.Getenv("COMP_LINE") != "" }
 
-// completions writes what could come next, a line each. A field of a command that has
-// the tag predictor:"vif" is completed to the vifs that the daemon serves.
+// completions writes what can come next, a line each. Fields of commands with the tag
+// complete:"vif" are completed to the vifs that the daemon serves.
 func completions(parser *kong.Kong, out io.Writer) error {
-	command, err := kongcompletion.Command(parser, kongcompletion.WithPredictor("vif", complete.PredictFunc(servedVifs)))
-	if err != nil {
-		return err
+	line := completion.Parse(os.Getenv("COMP_LINE"), os.Getenv("COMP_POINT"))
+	for _, word := range completion.Candidates(parser.Model.Node, line, map[string]completion.Source{"vif": servedVifs}) {
+		if _, err := fmt.Fprintln(out, word); err != nil {
+			return err
+		}
 	}
-	c := complete.New(parser.Model.Name, command)
-	c.Out = out
-	c.Complete()
 	return nil
 }
 
-// servedVifs are the vifs of the daemon that the command line means: the names of their
-// TAPs, and their numbers once something has been typed. There are none where no daemon
-// answers, or not to this user, and none that a shell would not show as it is.
-func servedVifs(a complete.Args) []string {
-	client := control.Client{Path: controlOf(a.All), Timeout: completionTimeout}
+// servedVifs are the vifs of the daemon that the command line names: the names of their
+// TAPs, and also their numbers once something has been typed. There are none if no daemon
+// answers, or not to this user. Names that a shell would not show as they are are left out.
+func servedVifs(l completion.Line) []string {
+	client := control.Client{Path: controlOf(l.Words), Timeout: completionTimeout}
 	status, err := client.Status(context.Background())
 	if err != nil {
 		return nil
@@ -51,7 +50,7 @@ func servedVifs(a complete.Args) []string {
 		if vif.TAP != "" {
 			names = append(names, vif.TAP)
 		}
-		if a.Last != "" {
+		if l.Last != "" {
 			names = append(names, vif.Name())
 		}
 	}
@@ -59,13 +58,13 @@ func servedVifs(a complete.Args) []string {
 }
 
 // controlOf is the path that a command line gives with --control, or the default.
-func controlOf(args []string) string {
-	for i, arg := range args {
-		if path, ok := strings.CutPrefix(arg, "--control="); ok {
+func controlOf(words []string) string {
+	for i, word := range words {
+		if path, ok := strings.CutPrefix(word, "--control="); ok {
 			return path
 		}
-		if arg == "--control" && i+1 < len(args) {
-			return args[i+1]
+		if word == "--control" && i+1 < len(words) {
+			return words[i+1]
 		}
 	}
 	return config.DefaultControl

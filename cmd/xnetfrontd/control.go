@@ -19,7 +19,7 @@ type controlFlags struct {
 func (c *controlFlags) client() *control.Client { return &control.Client{Path: c.Control} }
 
 type statusCmd struct {
-	Vif string `arg:"" optional:"" predictor:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
+	Vif string `arg:"" optional:"" complete:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 	JSON bool `name:"json" help:"Print what the daemon answered, as JSON."`
 }
@@ -58,7 +58,7 @@ func printJSON[T any](w io.Writer, answer *T) error {
 }
 
 type dumpCmd struct {
-	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
+	Vif string `arg:"" complete:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 	JSON bool `name:"json" help:"Print what the daemon answered, as JSON."`
 }
@@ -81,7 +81,7 @@ func (c *dumpCmd) Run(s streams) error {
 }
 
 type kickCmd struct {
-	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
+	Vif string `arg:"" complete:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 }
 
@@ -96,7 +96,7 @@ func (c *kickCmd) Run(streams) error {
 }
 
 type retryCmd struct {
-	Vif string `arg:"" predictor:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
+	Vif string `arg:"" complete:"vif" help:"The vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 }
 

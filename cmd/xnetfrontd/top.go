@@ -19,7 +19,7 @@ import (
 const shortestInterval = 100 * time.Millisecond
 
 type topCmd struct {
-	Vif string `arg:"" optional:"" predictor:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
+	Vif string `arg:"" optional:"" complete:"vif" help:"Only this vif: its number, its MAC address or the name of its TAP."`
 	controlFlags
 	Interval time.Duration `default:"1s" help:"How often to look (default: ${default})."`
 	Count    int           `placeholder:"N" help:"End after so many intervals."`
