@@ -32,8 +32,8 @@ func (m *testMachine) command(name string, args ...string) (output string, err e
 	return out.String(), err
 }
 
-// askForNeighbours has the kernel send so many ARP requests through a link, which gets an
-// address for it, with time for a response to each.
+// askForNeighbours makes the kernel send n ARP requests through a link, with time for a
+// response to each. The link gets an address for that.
 func (m *testMachine) askForNeighbours(link string, n int) {
 	m.t.Helper()
 	if out, err := m.command("ip", "addr", "add", "192.0.2.1/24", "dev", link); err != nil {
@@ -55,7 +55,7 @@ func (m *testMachine) askForNeighbours(link string, n int) {
 	}
 }
 
-// addresses are those of a link that somebody has given it.
+// addresses are the addresses of a link, without its own link-local ones.
 func (m *testMachine) addresses(name string) []string {
 	m.t.Helper()
 	list, err := m.space.Links.AddrList(m.link(name), unix.AF_UNSPEC)
@@ -72,8 +72,8 @@ func (m *testMachine) addresses(name string) []string {
 	return texts
 }
 
-// The example for ifupdown, used as Debian does. ifup fails on IPv6 without a carrier if
-// it waits until the address is known to be nobody else's.
+// The example for ifupdown, used as Debian does. Without a carrier, ifup fails on IPv6 if it
+// waits for the end of duplicate address detection.
 func TestAddressesOfTheExampleForIfupdownComeWithoutACarrierAndOutliveIt(t *testing.T) {
 	needs.Program(t, "ifup")
 	const example = "../../deploy/ifupdown/xnf0"

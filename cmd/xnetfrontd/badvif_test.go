@@ -11,7 +11,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// spoil gives a vif a backend that is none, and says what is wrong with it.
+// spoil gives a vif a backend that makes no sense, and returns the problem.
 func (m *testMachine) spoil(devid string) (problem string) {
 	m.t.Helper()
 	front := xensim.HomePath(guest) + "/device/vif/" + devid
@@ -38,7 +38,7 @@ func TestVifThatMakesNoSenseKeepsNoOtherFromBeingServed(t *testing.T) {
 	if v.Problem != problem {
 		t.Errorf("its problem is %q, want %q", v.Problem, problem)
 	}
-	// It is served when the toolstack has mended it.
+	// The vif is served when the toolstack has mended it.
 	if err := m.domain0.Store().Write(t.Context(), xensim.HomePath(guest)+"/device/vif/1/backend-id", "0"); err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ type shark struct {
 	ended  chan struct{}
 }
 
-// Write takes what it says.
+// Write takes the output.
 func (s *shark) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +65,7 @@ func (m *testMachine) captureTo(name, first string, args ...string) *shark {
 		m.t.Fatal(err)
 	}
 	go func() {
-		s.cmd.Wait() // its error is in ProcessState too
+		s.cmd.Wait() // ProcessState has its error, too
 		close(s.ended)
 	}()
 	m.t.Cleanup(func() {
@@ -73,7 +73,7 @@ func (m *testMachine) captureTo(name, first string, args ...string) *shark {
 		<-s.ended
 	})
 	m.await("the capture to begin", func() bool { return strings.Contains(s.said(), "capturing vif") })
-	// The stream's head is there when the rings are being captured.
+	// The stream has its head when the capture runs.
 	m.await("the head of the file", func() bool {
 		fi, err := os.Stat(s.file)
 		return err == nil && fi.Size() > 0
@@ -148,7 +148,7 @@ func (s *shark) frames() (all []seen, interfaces []pcapgo.NgInterface) {
 	return all, interfaces
 }
 
-// port is where the backend's side of the vif is.
+// port is the backend's side of the vif.
 func (m *testMachine) port(devid int) (*netback.Vif, *netback.MemoryPort) {
 	m.t.Helper()
 	v, err := m.backend.Vif(m.t.Context(), netback.VifID{Frontend: guest, Device: devid})
@@ -158,7 +158,7 @@ func (m *testMachine) port(devid int) (*netback.Vif, *netback.MemoryPort) {
 	return v, v.MemoryPort()
 }
 
-// strange is a frame of n bytes that no kernel makes or answers.
+// strange is a frame of n bytes that no kernel sends or answers.
 func strange(n int, last byte) []byte {
 	f := bytes.Repeat([]byte{0x5a}, n)
 	copy(f, []byte{0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0x02, 1, 2, 3, 4, 5, 0x88, 0xb5})

@@ -28,7 +28,7 @@ func TestFilesOfACaptureHaveTcpdumpsNames(t *testing.T) {
 	}
 }
 
-// Three million bytes in files of one, of which two are kept.
+// The capture has three million bytes, in files of one million. Two files are kept.
 func TestCaptureOverAnyTimeTakesNoMoreRoomThanItsFilesMay(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true}, 0)
 	m.startBackend()
@@ -58,7 +58,7 @@ func TestCaptureOverAnyTimeTakesNoMoreRoomThanItsFilesMay(t *testing.T) {
 	frames := 0
 	for _, name := range names {
 		fi, err := os.Stat(name)
-		if err != nil || fi.Size() > 1e6+2000 { // the figures at the end are beyond it
+		if err != nil || fi.Size() > 1e6+2000 { // the statistics at the end come on top
 			t.Errorf("%s: %v, %v", name, fi, err)
 		}
 		s.file = name

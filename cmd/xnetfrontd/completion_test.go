@@ -45,7 +45,7 @@ func TestShellIsOfferedCommandsAndFlags(t *testing.T) {
 	}
 }
 
-// servingDaemon is a daemon that answers what it serves, and nothing else.
+// servingDaemon is a daemon that answers status, and nothing else.
 type servingDaemon struct {
 	controlserver.Handler
 	vifs []control.Vif

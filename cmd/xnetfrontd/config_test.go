@@ -167,6 +167,6 @@ func TestDropInsAreReadOfAFileThatIsNotThereButADanglingLinkIsNoEmptyConfigurati
 	}
 	want := "read configuration: " + path + ".d/b.toml is a link to /nowhere/b.toml, which is not there"
 	wantError(t, runProgram(t, program("config", "check", "--config", path)), failure.ExitUsage, want)
-	// Run is to say so, and the unit to fail with it.
+	// run must report it, so that the unit fails.
 	wantError(t, runProgram(t, program("prepare", "--if-configured", "--config", path)), 0, want)
 }

@@ -89,7 +89,7 @@ func TestReloadEndsWhenTheDaemonGoesByTheFileOrSaysWhyNot(t *testing.T) {
 	if o := m.ask("reload"); o != (outcome{}) {
 		t.Errorf("good file: %+v", o)
 	}
-	// The daemon goes by it already, so that one look is enough.
+	// The configuration is in force already, so one status is enough.
 	st, err := (&control.Client{Path: m.socket(), Timeout: patience}).Status(t.Context())
 	if err != nil || len(st.Vifs) != 2 {
 		t.Fatalf("after the reload: %+v, %v", st, err)
@@ -174,7 +174,7 @@ func TestTopInAPipeGoesOnOverARestartOfTheDaemon(t *testing.T) {
 	next("row of the new daemon", row)
 }
 
-// terminalPair is a pseudo-terminal: what a user has, and what a program has (pty(7)).
+// terminalPair is a pseudo-terminal: the user's end, and the program's (pty(7)).
 func terminalPair(t *testing.T) (user, program *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -245,7 +245,7 @@ func TestTopGivesTheTerminalBackHoweverItEnds(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// A read from the user's end has an end when nobody has the other one.
+			// A read from the user's end fails when no process has the other end open.
 			hang := time.AfterFunc(patience, func() { cmd.Process.Kill(); slave.Close() })
 			defer hang.Stop()
 			screen := bufio.NewReader(user)

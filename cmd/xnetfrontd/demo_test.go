@@ -158,7 +158,7 @@ func TestDemoWhoseDaemonDiesFailsAndLeavesNothing(t *testing.T) {
 func TestDemoThatIsKeptEndsWithCtrlC(t *testing.T) {
 	cmd, out, tmp := startDemo(t, "--size", "1MiB", "--keep")
 	out.await(t, "Ctrl-C ends it.\n")
-	// The commands that it prints are there to be typed.
+	// The user can type the commands that it prints.
 	enter := regexp.MustCompile(`(?m)^  (nsenter .*) ip -s addr show dev xnf0$`).FindStringSubmatch(out.String())
 	if enter == nil {
 		t.Fatal(out)

@@ -9,10 +9,10 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/test/docs"
 )
 
-// shellWords ends a command line of this program: what follows is the shell's.
+// shellWords ends a command line of this program. The rest is for the shell.
 var shellWords = regexp.MustCompile(` *(\||&|;|>|2>|<).*`)
 
-// onlyNamed is the complaint about a command without what it needs.
+// onlyNamed is the error of a command without its arguments.
 var onlyNamed = regexp.MustCompile(`^(missing flags|expected "?<|expected one of)`)
 
 func TestDocumentationShowsCommandsThatExist(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
-// eventSources are where the constants of events are.
+// eventSources are the files with the constants of events.
 var eventSources = []string{
 	"internal/daemon/events.go", "internal/logging/events.go", "../../pkg/netfront/events.go", "../../internal/hold/events.go",
 	"internal/journal/entry.go", "internal/metrics/events.go",
@@ -149,7 +149,7 @@ func TestEachEventIsLoggedWithItsDocumentedPriority(t *testing.T) {
 	}
 }
 
-// logged returns of which event a call of the logger is, and its level.
+// logged returns the event of a call of the logger, and its level.
 func logged(node ast.Node) (name, level string) {
 	call, ok := node.(*ast.CallExpr)
 	if !ok {

@@ -18,7 +18,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-// floodPort has frames for the guest without an end, from when it is opened.
+// floodPort has frames for the guest without an end, once the flood is let go.
 type floodPort struct {
 	open   atomic.Bool
 	queues []floodQueue
@@ -76,11 +76,11 @@ func (q floodQueue) Read(bufs [][]byte, sizes []int) (int, error) {
 func (q floodQueue) ReadFrame([][]byte) (int, error)   { return 0, nil }
 func (q floodQueue) Write([]netback.Outgoing, []error) {}
 
-// flooded is a frame for nobody, with its virtio header.
+// flooded is a frame that no host takes, with its virtio header.
 var flooded = append(make([]byte, tap.VirtioHeaderSize), strange(60, 0)...)
 
-// makeBusy gives the guest's kernel some 20 us of work with each frame of a link, as from
-// packet filters: sockets whose filters take long to say no.
+// makeBusy gives the guest's kernel some 20 us of work with each frame of a link, as packet
+// filters do: by sockets whose filters take long to refuse a frame.
 func (m *testMachine) makeBusy(link netlink.Link) {
 	m.t.Helper()
 	filter := make([]unix.SockFilter, 4095, 4096)
@@ -129,9 +129,9 @@ func answer(ctx context.Context, p *netback.MemoryPort, from net.HardwareAddr) e
 }
 
 // The daemon has one of Go's processors, as in a guest with one CPU, and the flood keeps its
-// workers busy. What is counted is the frames that pass between a question over the other vif
-// and its answer, for which that vif's worker has to wake twice. Left to itself, Go lets each
-// of the flood's workers work for 10 ms before, and passes the other one over.
+// workers busy. The test counts the frames that pass between a question over the other vif and
+// its answer. That vif's worker has to wake twice for these. By itself, Go would let each of
+// the flood's workers work for 10 ms before that.
 func TestFloodOfOneVifDoesNotKeepAnotherWaiting(t *testing.T) {
 	const queues, pings = 8, 21
 	t.Setenv("GOMAXPROCS", "1")
@@ -174,7 +174,7 @@ func TestFloodOfOneVifDoesNotKeepAnotherWaiting(t *testing.T) {
 		return hostile.Stats().RxFrames - before, time.Since(began)
 	}
 	_, calm := ping()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4 * queues)) // for the flood's side not to keep itself waiting
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4 * queues)) // so that the flood's side does not wait for itself
 	port.flood()
 	var frames []uint64
 	var times []time.Duration

@@ -142,7 +142,7 @@ func TestVifThatIsNotConfiguredAnyMoreStaysWithTheHolder(t *testing.T) {
 	m.wantNothingLeft("new1")
 }
 
-// plain runs a command that knows of no Xen.
+// plain runs a command without --xen.
 func (m *testMachine) plain(args ...string) outcome {
 	var out, errOut strings.Builder
 	code := execute(args, streams{out: &out, err: &errOut})

@@ -30,7 +30,8 @@ func TestHoldRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-// A holder that cannot be started either would be waited for, and logged, several times.
+// The daemon would wait several times, and log several lines, for a holder that cannot be
+// started either.
 func TestDaemonThatFindsNoXenSaysSoInOneLineAndStartsNoHolder(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "run", "hold.sock")
@@ -51,7 +52,7 @@ func TestUsersOfTheHolderAreNamesOrNumbers(t *testing.T) {
 	}
 }
 
-// The command line that a daemon starts a holder with, and all that it asks of it.
+// The command line with which a daemon starts a holder, and all requests of a daemon.
 func TestDaemonStartsAHolderThatOutlivesItsConnection(t *testing.T) {
 	t.Setenv(beProgram, "1")
 	t.Setenv("GORACE", "atexit_sleep_ms=0")

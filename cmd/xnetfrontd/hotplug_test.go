@@ -33,14 +33,14 @@ func (m *testMachine) detach(devid int) {
 	}
 }
 
-// awaitVif waits until a vif, by what the configuration calls it, is as wanted.
+// awaitVif waits until the vif with this name in the configuration is as wanted.
 func (m *testMachine) awaitVif(what, match string, want func(control.Vif) bool) control.Vif {
 	m.t.Helper()
 	_, v := m.awaitStatus(what+", vif "+match, func(v control.Vif) bool { return v.Match == match && want(v) })
 	return v
 }
 
-// waitingLine is what status says of a vif that is not there.
+// waitingLine is the line of status about a vif that is not there.
 var waitingLine = regexp.MustCompile(`(?m)^vif 00:16:3e:00:00:2a: waiting for the vif for \d+s: this domain has 0 \(00:16:3e:00:00:00\), 3 \(00:16:3e:00:00:03\)$`)
 
 // connectedAs wants the vif connected under a number.
@@ -66,8 +66,7 @@ func (m *testMachine) config(text string) string {
 	return writeFile(m.t, filepath.Join(m.dir, "x.toml"), text)
 }
 
-// reload tells a daemon to read its file, which gets another text first, and waits
-// until it has.
+// reload changes the daemon's file, tells the daemon to read it, and waits until it has.
 func (m *testMachine) reload(d *process, text string) {
 	m.t.Helper()
 	m.config(text)
@@ -139,7 +138,7 @@ func TestVifThatComesBackHasItsTAPAndAddresses(t *testing.T) {
 					t.Errorf("detached: %+v", v)
 				}
 				if match != "0" {
-					devid++ // as a toolstack does that has other vifs
+					devid++ // as by a toolstack with other vifs
 				}
 				m.attach(devid, 0)
 				m.awaitVif("attached again", match, connectedAs(devid))
@@ -203,8 +202,8 @@ func TestOneVifThatFailsLeavesTheOthersAlone(t *testing.T) {
 	d.await("READY=1") // and vif 2 is served
 	m.awaitVif("at the start", "2", connectedAs(2))
 	connects := m.awaitVif("at the start", "0", connectedAs(0)).Device.Connects
-	// Somebody takes the TAP's name, and removes it: in this order, so that the daemon,
-	// which makes it anew at once, finds the name taken.
+	// Another link takes the TAP's name, and then the TAP is removed. In this order the
+	// daemon, which makes the TAP again at once, finds the name taken.
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "other"
 	for _, step := range []func() error{
@@ -284,8 +283,8 @@ func TestReloadLeavesAloneWhatDoesNotChange(t *testing.T) {
 	m.reload(d, "[[vif]]\ndevid = 0\nqueus = 1\n")
 	m.awaitVif("a wrong file", "1", connectedAs(1))
 
-	// Vif 0 goes by another table that says the same, vif 1 by one that says something
-	// else, vif 2 is new.
+	// Vif 0 gets another table that says the same. Vif 1 gets one that says something else.
+	// Vif 2 is new.
 	m.reload(d, "[[vif]]\nmac = '00:16:3e:00:00:00'\n[[vif]]\ndevid = '*'\nqueues = 1\n")
 	m.awaitVif("by its address", "00:16:3e:00:00:00", connectedAs(0))
 	m.awaitVif("new", "*", connectedAs(2))
@@ -296,7 +295,7 @@ func TestReloadLeavesAloneWhatDoesNotChange(t *testing.T) {
 	if i := m.link("xnf1").Attrs().Index; i == closed {
 		t.Error("xnf1 was not made anew, and has other queues")
 	}
-	// Its way back goes by the new table.
+	// When it comes back, it gets the new table.
 	m.detach(0)
 	m.attach(7, 0)
 	m.awaitVif("back under another number", "00:16:3e:00:00:00", connectedAs(7))

@@ -12,8 +12,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 )
 
-// look waits until the daemon's status is as wanted: for ten times what it takes that looks
-// three times for itself.
+// look waits until the daemon's status is as wanted. It waits for ten times the three polls
+// that the daemon needs.
 func (m *testMachine) look(what string, want func(*control.Status) bool) {
 	m.t.Helper()
 	for end := time.Now().Add(30 * netfront.LookPause()); ; time.Sleep(10 * time.Millisecond) {

@@ -14,7 +14,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// usage is what a process has of the machine.
+// usage is what a process uses of the machine.
 type usage struct{ fds, threads, rssKiB int }
 
 func (d *process) usage() usage {
@@ -39,8 +39,8 @@ func (d *process) usage() usage {
 	return usage{len(fds), number("Threads"), number("VmRSS")}
 }
 
-// One vif stays, three are plugged in and out, of which one has no name in the
-// configuration and so loses its TAP each time.
+// One vif stays, and three are plugged in and out. The configuration does not name one of
+// these, so that it loses its TAP each time.
 func TestHundredHotplugCyclesLeaveNothingBehind(t *testing.T) {
 	m := newMachine(t, xensim.Options{AllowRaise: true, GrantLimit: 8192}, 0, 1, 2, 3)
 	m.startBackend()
@@ -80,8 +80,8 @@ func TestHundredHotplugCyclesLeaveNothingBehind(t *testing.T) {
 	if grantsAfter != grants || portsAfter != ports {
 		t.Error("grants or event channels are left")
 	}
-	// The embedded Xen opens the other end of a channel when that is first notified:
-	// up to one for each port. One for each cycle would be more than that.
+	// The embedded Xen opens the other end of a channel at its first notification: at most one
+	// for each port. A leak of one for each cycle would be more.
 	if after.fds > before.fds+ports {
 		t.Errorf("%d descriptors became %d", before.fds, after.fds)
 	}

@@ -74,7 +74,7 @@ func TestStopLeavesAVifWhoseBackendWouldRemoveItAndClosesAnother(t *testing.T) {
 				return d
 			}
 			const said = "leaving the vif to the next process: its backend would remove a closed vif"
-			for range 2 { // the second daemon has taken over, or not
+			for range 2 { // the second daemon may have taken over
 				d := start()
 				if code, _ := d.stop(unix.SIGTERM); code != 0 {
 					t.Fatalf("exit code %d; it logged:\n%s", code, d.stderr())

@@ -19,13 +19,13 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
-// unit is a program whose standard error is journald's, as that of a unit is. It has a
-// /run of its own, in which the journal's socket is this test's.
+// unit is a program whose standard error goes to journald, as that of a unit does. It has a
+// /run of its own, with a journal's socket of this test.
 type unit struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	native *net.UnixConn // what it sends to the journal's own socket
-	stream *os.File      // what it writes to standard error
+	native *net.UnixConn // its entries to the journal's own socket
+	stream *os.File      // its standard error
 }
 
 func newUnit(t *testing.T, args ...string) *unit {
@@ -67,7 +67,7 @@ func newUnit(t *testing.T, args ...string) *unit {
 	return &unit{t, cmd, native, stream}
 }
 
-// entry returns the next entry, as it comes.
+// entry returns the next entry.
 func (u *unit) entry() string {
 	u.t.Helper()
 	if err := u.native.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
@@ -93,7 +93,7 @@ func (u *unit) wants(lines ...string) {
 	}
 }
 
-// end waits for its end, and wants nothing on its standard error.
+// end waits for the end of the program, and wants nothing on its standard error.
 func (u *unit) end(code int) {
 	u.t.Helper()
 	_ = u.cmd.Wait()

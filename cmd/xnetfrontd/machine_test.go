@@ -26,7 +26,7 @@ import (
 const (
 	guest    = xen.DomID(1)
 	patience = 20 * time.Second // with the race detector on a busy machine
-	stopTime = 2 * time.Second  // that a stop takes at most, normally
+	stopTime = 2 * time.Second  // the longest stop, normally
 )
 
 // testMachine is an embedded Xen in this process and a network namespace for daemons.
@@ -70,8 +70,8 @@ func newMachine(t *testing.T, opts xensim.Options, vifs ...int) *testMachine {
 	return m
 }
 
-// startBackend serves the vifs until the function that it returns is called. From
-// then on nothing answers, and the backend's nodes stay what they are.
+// startBackend serves the vifs until the function that it returns is called. After that
+// nothing answers, and the backend's nodes stay as they are.
 func (m *testMachine) startBackend() (kill func()) { return m.startBackendLike(netback.Options{}) }
 
 // startBackendLike is startBackend with these options.
@@ -99,7 +99,7 @@ type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	errOut bytes.Buffer
-	notes  chan string // what it tells systemd; closed when the test ends
+	notes  chan string // its notifications to systemd; closed when the test ends
 	ended  chan struct{}
 }
 
@@ -124,7 +124,7 @@ func (m *testMachine) start(args ...string) *process {
 		m.t.Fatal(err)
 	}
 	go func() {
-		d.cmd.Wait() // its error is in ProcessState too
+		d.cmd.Wait() // ProcessState has its error, too
 		close(d.ended)
 	}()
 	m.t.Cleanup(func() {
@@ -187,7 +187,7 @@ func (m *testMachine) wantNothingLeft(taps ...string) {
 	}
 }
 
-// listen reads as systemd does: a daemon that tells something does not wait long.
+// listen reads at once, as systemd does, so that a notification does not hold the daemon up.
 func (d *process) listen(notes *net.UnixConn) {
 	defer close(d.notes)
 	buf := make([]byte, 4096)
@@ -202,7 +202,7 @@ func (d *process) listen(notes *net.UnixConn) {
 	}
 }
 
-// await waits until the daemon tells systemd a state.
+// await waits until the daemon notifies systemd of a state.
 func (d *process) await(state string) {
 	d.t.Helper()
 	limit := time.After(patience)

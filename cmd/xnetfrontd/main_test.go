@@ -13,10 +13,10 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/daemon"
 )
 
-// What a process that this test binary starts of itself is to be.
+// Variables that make a process of this test binary something else than the tests.
 const (
 	beProgram = "XNETFRONTD_TEST_PROGRAM" // the program
-	beStuck   = "XNETFRONTD_TEST_STUCK"   // one that does not end when it is told to
+	beStuck   = "XNETFRONTD_TEST_STUCK"   // one that does not end when it is told to stop
 	beRefused = "XNETFRONTD_TEST_REFUSED" // the program, refused io_uring by a seccomp filter: from the start, or refusedLater
 )
 
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 // program is a command that runs xnetfrontd, race detector included.
 func program(args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
-	// The race detector's second of waiting at the end would hide how long a stop takes.
+	// The race detector waits for a second at the end, which would hide how long a stop takes.
 	cmd.Env = append(os.Environ(), beProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }

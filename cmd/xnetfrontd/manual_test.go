@@ -12,9 +12,9 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// manualPage is the manual page as far as it is about commands and their flags.
+// manualPage is the part of the manual page about commands and their flags.
 type manualPage struct {
-	text  map[string]string          // what is below each "### TITLE"
+	text  map[string]string          // the text below each "### TITLE"
 	flags map[string]map[string]bool // the flags that are described there
 }
 
@@ -44,9 +44,8 @@ func readManual(t *testing.T) manualPage {
 	return m
 }
 
-// of returns the flags that the page describes for a command: in its own section, and in
-// those that it names, whose titles are in italics, in its list of flags for "The options
-// are those under".
+// of returns the flags that the page describes for a command: in the section of the command,
+// and in those that the section names in italics behind "The options are those under".
 func (m manualPage) of(command string) map[string]bool {
 	all := maps.Clone(m.flags[command])
 	for sentence := range strings.SplitSeq(strings.ReplaceAll(m.text[command], "\n", " "), ". ") {

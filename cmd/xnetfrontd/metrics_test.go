@@ -24,11 +24,11 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// exampleTarget is where the example of a Prometheus's configuration looks for a daemon.
+// exampleTarget is the daemon's address in the example of a Prometheus's configuration.
 const exampleTarget = "127.0.0.1:9797"
 
-// startMeasured starts a daemon with a holder that shows its figures at a unix socket and
-// at exampleTarget, and serves vif 0 with two queues.
+// startMeasured starts a daemon with a holder. It serves its metrics on a unix socket and at
+// exampleTarget, and vif 0 with two queues.
 func (m *testMachine) startMeasured(holder string) *process {
 	m.t.Helper()
 	file := filepath.Join(m.dir, "xnetfrontd.toml")
@@ -43,7 +43,7 @@ func (m *testMachine) startMeasured(holder string) *process {
 
 func (m *testMachine) metrics() string { return filepath.Join(m.dir, "metrics.sock") }
 
-// scrape reads the figures, in text and as families by name.
+// scrape reads the metrics, as text and as families by name.
 func (m *testMachine) scrape(client *http.Client, host string) (text string, families map[string]*dto.MetricFamily) {
 	m.t.Helper()
 	q, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, "http://"+host+"/metrics", nil)
@@ -78,7 +78,7 @@ func (m *testMachine) local() (text string, families map[string]*dto.MetricFamil
 	}}, "localhost")
 }
 
-// documented are the metrics of docs/metrics.md with what their rows say.
+// documented are the rows of docs/metrics.md by metric.
 func documented(t *testing.T) map[string]string {
 	t.Helper()
 	rows := map[string]string{}
@@ -98,7 +98,7 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
-// row is what docs/metrics.md is to say of a family.
+// row is the row that docs/metrics.md must have for a family.
 func row(f *dto.MetricFamily) string {
 	labels := map[string]bool{}
 	for _, m := range f.GetMetric() {
@@ -193,8 +193,8 @@ func (m *testMachine) send(n int) {
 	}
 }
 
-// counters are the samples of a daemon that must not go back, and the sum of those that
-// begin with sum.
+// counters are the counters and histograms of a scrape by series, and the sum of the counters
+// with this name.
 func counters(families map[string]*dto.MetricFamily, name string) (all map[string]float64, sum float64) {
 	all = map[string]float64{}
 	for _, f := range families {
@@ -245,7 +245,7 @@ func TestCountersDoNotGoBackOverAReconnect(t *testing.T) {
 	}
 }
 
-// closeBackend makes the backend's state in xenstore that of one which has gone.
+// closeBackend sets the backend's state in xenstore to that of a backend which has gone.
 func (m *testMachine) closeBackend() {
 	m.t.Helper()
 	if err := m.domain0.Store().Write(m.t.Context(), xensim.BackendPath(0, guest, 0)+"/state", "6"); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
-// As needrestart reads it: Perl, evaluated where its settings are.
+// needrestart reads its configuration as Perl, evaluated where its settings are.
 const needrestart = `
 use strict;
 our %nrconf = (blacklist_rc => [qr(^other)]);

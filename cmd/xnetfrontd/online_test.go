@@ -13,8 +13,8 @@ import (
 )
 
 // networkd runs systemd-networkd in the daemon's namespace, with a /run of its own, until
-// systemd-networkd-wait-online says that the boot can go on, or 30 s, ten times what that
-// takes. A /sys that cannot be written to tells it that no udev is to be waited for.
+// systemd-networkd-wait-online lets the boot go on, or for 30 s, ten times what that takes.
+// With a read-only /sys networkd does not wait for udev.
 const networkd = `set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/network /run/systemd/netif
@@ -27,7 +27,7 @@ until [ -e /run/systemd/netif/state ]; do kill -0 $pid; sleep 0.1; done
 "$2"/systemd-networkd-wait-online --timeout=30
 `
 
-// systemdPrograms is where systemd's own programs are.
+// systemdPrograms is the folder of systemd's own programs.
 func systemdPrograms(t *testing.T) string {
 	t.Helper()
 	for _, dir := range []string{"/usr/lib/systemd", "/lib/systemd"} {
@@ -39,7 +39,7 @@ func systemdPrograms(t *testing.T) string {
 	return ""
 }
 
-// asStatic is the example as a user changes it for addresses of their own.
+// asStatic is the example with static addresses in it, as a user would edit it.
 func asStatic(t *testing.T, example string) string {
 	t.Helper()
 	text, err := os.ReadFile(example)
@@ -59,8 +59,8 @@ func asStatic(t *testing.T, example string) string {
 	return writeFile(t, filepath.Join(t.TempDir(), "60-xnf.network"), strings.Join(lines, ""))
 }
 
-// online starts a daemon whose backend is not there, and networkd with a file, and wants
-// these addresses when the boot can go on.
+// online starts a daemon without a backend, and networkd with a file. It wants these addresses
+// when the boot can go on.
 func online(t *testing.T, file string, want ...string) {
 	t.Helper()
 	dir := systemdPrograms(t)
@@ -102,13 +102,13 @@ func TestAddressesOfTheExampleForNetplanComeWithoutACarrier(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "RequiredForOnline=no\n") {
 		t.Fatalf("%v: %s", err, b)
 	}
-	// wait-online waits for one link at least, and here there is no other.
+	// wait-online waits for one link at least, and there is no other here.
 	file := writeFile(t, filepath.Join(root, "x.network"), strings.Replace(string(b), "RequiredForOnline=no\n", "RequiredForOnline=no-carrier\n", 1))
 	online(t, file, "192.0.2.10/24")
 }
 
-// dhcpcd has a /run of its own, and runs none of its hooks: one of them writes the machine's
-// /etc/resolv.conf.
+// dhcpcd has a /run of its own, and runs none of its hooks, since one of them writes the
+// machine's /etc/resolv.conf.
 const dhcpcd = `set -e
 mount -t tmpfs tmpfs /run
 mkdir /run/dhcpcd
@@ -123,7 +123,7 @@ func TestAddressOfTheExampleForDhcpcdComesWithoutACarrier(t *testing.T) {
 	m := newMachine(t, xensim.Options{}, 0)
 	d := m.start("--vif", "0")
 	d.await("READY=1")
-	example, err := filepath.Abs("../../deploy/dhcpcd/xnf0.conf") // it changes its directory
+	example, err := filepath.Abs("../../deploy/dhcpcd/xnf0.conf") // dhcpcd changes its directory
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestAddressOfTheExampleForDhcpcdComesWithoutACarrier(t *testing.T) {
 	}
 }
 
-// udev tells what the rules of the package do with the TAP where Qubes' unit is, and is not.
+// udev prints what the package's rules do with the TAP, with Qubes' unit and without it.
 const udev = `set -e
 mount -t sysfs -o ro sysfs /sys
 mount -t tmpfs tmpfs /usr/lib/udev/rules.d
@@ -144,8 +144,8 @@ mount -t tmpfs tmpfs /usr/lib/systemd/system
 [ -z "$2" ] || touch "/usr/lib/systemd/system/$2"
 udevadm test --action="$3" /sys/class/net/xnf0`
 
-// The unit stays active when its TAP has gone, so that starting it for the next one, which
-// has no addresses, would do nothing.
+// The unit stays active when its TAP has gone. A start for the next TAP, which has no
+// addresses, would then do nothing.
 func TestUdevRestartsQubesUnitForEachTAPAndStopsItAfterwardsWhereThereIsOne(t *testing.T) {
 	for _, program := range []string{"udevadm", "unshare"} {
 		needs.Program(t, program)

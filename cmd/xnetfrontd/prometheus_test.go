@@ -50,8 +50,8 @@ func TestPromtoolAcceptsTheRulesAndTheirTestsAndTheExample(t *testing.T) {
 	promtool(t, rulesDir, "", "check", "config", "prometheus.yml")
 }
 
-// startPrometheus runs a Prometheus of the example configuration in the machine's
-// namespace, only that it looks 30 times as often.
+// startPrometheus runs a Prometheus with the example configuration in the machine's namespace.
+// It scrapes 30 times as often.
 func (m *testMachine) startPrometheus() {
 	m.t.Helper()
 	example := readFile(m.t, filepath.Join(rulesDir, "prometheus.yml"))

@@ -93,7 +93,7 @@ func TestVifThatIsNotThereIsNotReleased(t *testing.T) {
 	wantError(t, m.run("release"), failure.ExitUsage, "missing flags: --vif=N; see xnetfrontd --help")
 }
 
-// releaser is one in this process, with a fake kernel.
+// releaser is a Releaser in this process, on a fake kernel.
 func (m *testMachine) releaser(k *fakekernel.Kernel, out *bytes.Buffer) *release.Releaser {
 	m.t.Helper()
 	conn, err := m.server.Connect(guest)
@@ -104,8 +104,8 @@ func (m *testMachine) releaser(k *fakekernel.Kernel, out *bytes.Buffer) *release
 	return &release.Releaser{LockDir: m.t.TempDir(), Limit: patience, Store: conn.Store(), Kernel: k.Owner(), Out: out}
 }
 
-// serveAsKernel lets the kernel's driver be a daemon, which the backend cannot tell
-// from it.
+// serveAsKernel puts a daemon in the place of the kernel's driver. The backend sees no
+// difference.
 func (m *testMachine) serveAsKernel(k *fakekernel.Kernel, started **process) {
 	k.Bound = func(int) error {
 		if st := m.frontendNode("state"); st != "1" {

@@ -96,7 +96,7 @@ func TestSecondDaemonForAVifIsToldWhoServesIt(t *testing.T) {
 	if o.code != failure.ExitRuntime || !strings.HasPrefix(o.errOut, "xnetfrontd: vif 0: another xnetfrontd serves it: "+who) || !strings.HasSuffix(o.errOut, "; see xnetfrontd status\n") {
 		t.Errorf("%+v", o)
 	}
-	// The end of the process is the end of the lock, however it ends.
+	// The lock ends with the process, however that ends.
 	first.stderr()
 	second := m.start("--vif", "0", "--tap", "other")
 	second.await("READY=1")
@@ -181,7 +181,7 @@ func TestUserWithoutPermissionIsToldWhatIsMissing(t *testing.T) {
 	}
 }
 
-// asNobody is the program run by a plain user, from a copy that the user may execute.
+// asNobody is the program, run by a plain user from a copy that the user may execute.
 func asNobody(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	needs.Root(t)

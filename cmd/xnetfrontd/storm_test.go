@@ -15,7 +15,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
 
-// cpuTime is what a process has computed so far.
+// cpuTime is the CPU time of a process so far.
 func cpuTime(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -30,8 +30,8 @@ func cpuTime(t *testing.T, pid int) time.Duration {
 	return time.Duration(user+system) * time.Second / 100
 }
 
-// storm has the toolstack and the backend of vif 0 change its nodes as fast as they can,
-// until stop is called. Writes counts them.
+// storm makes the toolstack and the backend of vif 0 change its nodes as fast as they can,
+// until stop is called. It counts the changes in writes.
 func (m *testMachine) storm(writes *atomic.Int64) (stop func()) {
 	ctx, cancel := context.WithCancel(m.t.Context())
 	var all sync.WaitGroup
@@ -71,7 +71,7 @@ func TestStormOfStoreEventsCostsLittleAndHoldsUpNoOtherVif(t *testing.T) {
 	m.attach(2, 2)
 	m.awaitVif("in the storm", "*", connectedAs(2))
 	used, before, began := cpuTime(t, d.cmd.Process.Pid), writes.Load(), time.Now()
-	time.Sleep(2 * time.Second) // long enough to tell what it costs
+	time.Sleep(2 * time.Second) // long enough to measure the CPU time
 	used = cpuTime(t, d.cmd.Process.Pid) - used
 	share := float64(used) / float64(time.Since(began))
 	t.Logf("%d writes; the daemon computed for %v, %.1f %% of a core", writes.Load()-before, used, 100*share)

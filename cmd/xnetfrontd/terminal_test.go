@@ -14,11 +14,11 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// hostile is text that changes a terminal if it gets there as it is.
+// hostile is text that changes a terminal if it is not made printable.
 const hostile = "\x1b]0;title\x07\u009b2J\u202e\x7f"
 
-// answering is a control socket where every request is answered alike: whoever has taken
-// the daemon over can answer anything.
+// answering is a control socket with the same answer to every request. An attacker who has
+// taken the daemon over can answer anything.
 func answering(t *testing.T, r control.Response) (socket string) {
 	t.Helper()
 	r.Version = control.Version

@@ -25,7 +25,7 @@ type end struct {
 	ip    net.IP // of the TAP
 }
 
-// ends are the two sides of a demo that is kept: the guest's, whose TAP is xnf0, and the
+// ends are the two sides of a demo with --keep: the guest's, whose TAP is xnf0, and the
 // backend's.
 func ends(t *testing.T, out *output) (guest, back *end) {
 	t.Helper()
@@ -91,7 +91,7 @@ func (e *end) do(f func() error) {
 	}
 }
 
-// tunnel makes a VXLAN interface to the other side, with this address.
+// tunnel makes a VXLAN interface with this address to the other side.
 func (e *end) tunnel(to net.IP, address string) {
 	e.t.Helper()
 	link := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vx0", MTU: 1400}, VxlanId: 7, VtepDevIndex: e.tap.Attrs().Index, SrcAddr: e.ip, Group: to, Port: 4789}

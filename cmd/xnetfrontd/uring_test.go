@@ -16,8 +16,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-// refuseUring makes io_uring_setup(2) and the two calls beside it fail in every thread of
-// this process, as a sandbox without @aio does.
+// refuseUring makes the three system calls of io_uring fail in every thread of this process,
+// as a sandbox without @aio does.
 func refuseUring() {
 	const number = 0 // of the system call, in struct seccomp_data
 	filter := []unix.SockFilter{

@@ -85,12 +85,12 @@ func TestBadCommandLineOrFileIsOneLineAndExitCode2(t *testing.T) {
 	}
 }
 
-// asking are the commands that ask a daemon.
-var asking = [][]string{{"status"}, {"status", "--json"}, {"top"}, {"top", "--plain", "0"}, {"dump", "0"}, {"kick", "0"}, {"retry", "0"}, {"reload"}}
+// commandsOfAClient are the commands that ask a daemon.
+var commandsOfAClient = [][]string{{"status"}, {"status", "--json"}, {"top"}, {"top", "--plain", "0"}, {"dump", "0"}, {"kick", "0"}, {"retry", "0"}, {"reload"}}
 
 func TestCommandsWithoutADaemonSaySo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
-	for _, args := range asking {
+	for _, args := range commandsOfAClient {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			o := runProgram(t, program(append(args, "--control", path)...))
 			wantError(t, o, failure.ExitRuntime, "control socket "+path+": not there; no daemon runs, or it has another path (--control)")
@@ -100,7 +100,7 @@ func TestCommandsWithoutADaemonSaySo(t *testing.T) {
 
 func TestCommandsWithoutPermissionSaySo(t *testing.T) {
 	needs.Root(t)
-	dir, err := os.MkdirTemp("/tmp", "control") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("/tmp", "control") // only root may use t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,10 +114,10 @@ func TestCommandsWithoutPermissionSaySo(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	for _, args := range asking {
+	for _, args := range commandsOfAClient {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			cmd := program(append(args, "--control", path)...)
-			// The test's program may be where others cannot go.
+			// The test's program may be in a folder that others cannot enter.
 			self, err := os.Open("/proc/self/exe")
 			if err != nil {
 				t.Fatal(err)

@@ -15,8 +15,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 )
 
-// files writes a configuration and its drop-ins into a new folder. The file's own name
-// is x.toml; of nil there is none.
+// files writes a configuration, x.toml, and its drop-ins into a new folder. A nil text makes
+// no file.
 func files(t testing.TB, main []byte, dropIns map[string]string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "x.toml")
@@ -149,7 +149,7 @@ func TestFileThatCannotBeReadIsOneLine(t *testing.T) {
 	good := []byte("[[vif]]\ndevid = 0\n")
 	for _, c := range []struct {
 		name string
-		make func(t *testing.T, path string) error // what is wrong; nil, nil: skipped
+		make func(t *testing.T, path string) error // puts the file there
 		want string
 	}{
 		{"a folder", func(_ *testing.T, path string) error { return os.Mkdir(Folder(path)+"/a.toml", 0o700) },

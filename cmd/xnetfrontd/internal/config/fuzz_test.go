@@ -32,9 +32,9 @@ func wantSameAgain(t testing.TB, l *Loaded) {
 	}
 }
 
-// FuzzFilesAreReadOrRefusedOnOneLine gives a file and two drop-ins: whatever is in
-// them, the configuration is right and can be shown and read again, or each complaint
-// is one line that names a file.
+// FuzzFilesAreReadOrRefusedOnOneLine reads a file and two drop-ins with any content. Either
+// the configuration is right, and can be shown and read again, or each problem is one line
+// that names a file.
 func FuzzFilesAreReadOrRefusedOnOneLine(f *testing.F) {
 	f.Add("[[vif]]\ndevid = 0\n", "", "")
 	f.Add("control = '/run/c'\n[log]\nlevel = 'warn'\n[[vif]]\nmac = '00:16:3e:00:00:01'\n", "log = {format = 'json'}\n", "vif = [{devid = '*', tap = 'a%d'}]\n")

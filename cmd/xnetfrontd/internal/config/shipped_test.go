@@ -44,7 +44,7 @@ func TestShippedFileHasEveryKeyWithItsDefault(t *testing.T) {
 	}
 }
 
-// The pages say of each key what the program says, in the same words where it counts.
+// The pages have every key, with the program's default and its range.
 func TestPagesHaveEveryKeyAndItsDefault(t *testing.T) {
 	def := Default()
 	vif := NewVif(SelectDevID(0))

@@ -19,7 +19,7 @@ func isReset(err error) bool {
 	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
-// patient are limits that no test waits for.
+// patient are limits that no test reaches.
 func patient() limits {
 	l := defaultLimits()
 	l.request, l.handler, l.stall = time.Hour, time.Hour, time.Hour
@@ -48,7 +48,7 @@ func TestClientThatReadsNoResponseIsCutOff(t *testing.T) {
 	if _, err := c.Write([]byte("{\"version\":1,\"op\":\"status\"}\n")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Read(make([]byte, 1)); err != nil { // it has its place
+	if _, err := c.Read(make([]byte, 1)); err != nil { // now it has its place
 		t.Fatal(err)
 	}
 	tick := time.NewTicker(time.Millisecond)
@@ -75,7 +75,7 @@ func TestClientThatClosesItsSideGetsItsAnswer(t *testing.T) {
 	}
 }
 
-// count is how many there are.
+// count is the number of clients.
 func (l *clients) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 
 // daemon is a Handler with one vif, "0", and nothing behind it.
 type daemon struct {
-	large   bool // so much to say that no socket has room for it
+	large   bool // its answer is larger than a socket's buffer
 	kicks   atomic.Int32
 	retries atomic.Int32
 	reload  func(ctx context.Context) error // nil: nothing to do
@@ -79,8 +79,8 @@ func (d *daemon) Capture(ctx context.Context, q control.CaptureRequest, w io.Wri
 	return d.capture(ctx, w)
 }
 
-// needNumber leaves the test out for the user that the kernel shows for those without a
-// number in a user namespace: the server lets that one change nothing.
+// needNumber leaves the test out if this process has no user number in its user namespace: the
+// server lets such a user change nothing.
 func needNumber(t *testing.T) {
 	t.Helper()
 	if u := newUsers(); u.own == u.overflow {
@@ -103,7 +103,7 @@ func start(t *testing.T, path string, h Handler, l limits) *Server {
 	return s
 }
 
-// query asks the server at path as our own commands do.
+// query asks the server at path as the program's commands do.
 func query(path string) (*control.Status, error) {
 	c := control.Client{Path: path, Timeout: time.Minute}
 	return c.Status(context.Background())
@@ -142,7 +142,7 @@ func ask(t *testing.T, c net.Conn, raw string) control.Response {
 // wantEOF waits for the server's end of a connection.
 func wantEOF(t *testing.T, c net.Conn) {
 	t.Helper()
-	// What the client sent and the server did not read makes it a reset.
+	// If the server did not read all that the client sent, the end is a reset.
 	if _, err := io.Copy(io.Discard, c); err != nil && !isReset(err) {
 		t.Errorf("%v, want the end of the connection", err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// refused checks that err is what the daemon said.
+// refused checks that err is a refusal with this text.
 func refused(t *testing.T, err error, reason string) {
 	t.Helper()
 	var r *control.RefusedError
@@ -58,7 +58,7 @@ func TestReloadSaysOnOneLineWhyNothingChanged(t *testing.T) {
 	refused(t, c.Reload(t.Context()), "a:1: x; a:2: y")
 }
 
-// A fault in what is only asked about must not end the process, which carries frames.
+// A fault in an answer must not end the process, which carries frames.
 func TestHandlerThatPanicsCostsItsRequestOnly(t *testing.T) {
 	d := &daemon{
 		reload:  func(context.Context) error { panic("at the disco") },
@@ -115,14 +115,14 @@ func TestCloseDoesNotWaitForAHandlerThatHeedsItsContext(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	// Whether the answer comes before the end of the connection is not said.
+	// The answer can get lost at the end of the connection.
 	if err := <-failed; !errors.Is(err, control.ErrNoDaemon) {
 		refused(t, err, errClosed.Error())
 	}
 }
 
-// asUser calls f in a thread with another effective uid, which is what the socket's other
-// end is shown.
+// asUser calls f in a thread with another effective uid. The other end of a socket sees that
+// uid.
 func asUser(t *testing.T, uid int, f func()) {
 	t.Helper()
 	done := make(chan error)
@@ -145,7 +145,7 @@ func asUser(t *testing.T, uid int, f func()) {
 func TestUserWhoMayOpenTheSocketMayReadAndNotWrite(t *testing.T) {
 	needs.Root(t)
 	d := &daemon{}
-	dir, err := os.MkdirTemp("/tmp", "control") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("/tmp", "control") // only root may use t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

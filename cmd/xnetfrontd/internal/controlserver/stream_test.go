@@ -51,7 +51,7 @@ func TestCaptureArrivesByteForByteAndOutlastsTheRequestsLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	time.Sleep(2 * l.request) // that nothing comes for long is what this is about
+	time.Sleep(2 * l.request) // the client must be silent for long
 	close(goOn)
 	got, err := io.ReadAll(s)
 	if err != nil || !bytes.Equal(got, append([]byte("header"), data...)) {

@@ -77,7 +77,7 @@ func TestStormBelowTheVifsIsAFewScans(t *testing.T) {
 	if least := 2*xenstore.PaceBurst - 2; took < time.Duration(least)*xenstore.PaceEvery {
 		t.Errorf("%d scans in %v, for %d writes", 3*xenstore.PaceBurst, took, writes.Load())
 	}
-	// A vif that comes after it is in the list.
+	// A vif that comes after the storm is in the list.
 	attach(1)
 	limit := time.After(patience)
 	for n := 0; n < 2; {

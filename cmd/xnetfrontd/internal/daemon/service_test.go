@@ -19,7 +19,7 @@ import (
 
 const patience = 20 * time.Second // with the race detector on a busy machine
 
-// fakeFrontend does what its functions do.
+// fakeFrontend is a frontend that only answers whether it is alive.
 type fakeFrontend struct {
 	alive func(time.Duration) error
 }
@@ -39,7 +39,7 @@ func (f fakeFrontend) Capture(context.Context, netfront.CaptureConfig, netfront.
 	return netfront.CaptureResult{}, netfront.ErrCapturing
 }
 
-// fakeVif is steps that do what a test says.
+// fakeVif are steps that a test defines.
 type fakeVif struct {
 	*vif
 	opened, closed atomic.Int32
@@ -113,7 +113,7 @@ func TestPanicOfAVifIsLoggedWithItsStackAndTheVifIsServedAgain(t *testing.T) {
 		}
 	}
 	list := logs.TakeAll()
-	if len(list) != 3 { // a panic of open is the same twice; between those of run it was served
+	if len(list) != 3 { // the second panic of open is a repeat; those of run are none, since the vif was served between them
 		t.Errorf("%d lines: %+v", len(list), list)
 	}
 	for _, l := range list {

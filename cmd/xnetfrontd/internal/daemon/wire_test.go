@@ -85,7 +85,7 @@ func TestWireTypesCarryAllOfTheDrivers(t *testing.T) {
 	wantSameJSON(t, "a dump", dump, wireDump(&dump))
 }
 
-// An exported field without a value in JSON would be one that neither test nor client sees.
+// The comparison above cannot see an exported field that is not in JSON.
 func TestEveryFieldOfTheDriversStatusIsInItsJSON(t *testing.T) {
 	seen := map[reflect.Type]bool{}
 	var check func(typ reflect.Type)

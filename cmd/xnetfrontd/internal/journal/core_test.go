@@ -95,7 +95,7 @@ func TestAnEntryThatNoDatagramHoldsComesAsAFile(t *testing.T) {
 	}
 }
 
-// A queue's worker that logs must go on carrying frames.
+// A queue's worker must not stop to carry frames because it logs.
 func TestAJournaldThatDoesNotReadHoldsUpNobodyAndTheLossIsTold(t *testing.T) {
 	j := newJournald(t)
 	log := zap.New(NewCore(j.dial(), zap.InfoLevel))

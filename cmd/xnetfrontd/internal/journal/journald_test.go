@@ -19,8 +19,8 @@ import (
 
 const (
 	journaldPath = "/usr/lib/systemd/systemd-journald"
-	// inNamespaces is set where this test binary is the first process of its own
-	// namespaces, in which nothing of this machine's journal is.
+	// inNamespaces is set if this test binary is the first process of its own namespaces,
+	// without this machine's journal.
 	inNamespaces = "JOURNAL_TEST_IN_NAMESPACES"
 )
 
@@ -36,10 +36,9 @@ func TestMain(m *testing.M) {
 
 const stack = "goroutine 1 [running]:\nmain.main()\n"
 
-// logToJournald starts a journald and logs to it. What `journalctl` then finds is on
-// standard output.
+// logToJournald starts a journald and logs to it. It prints what `journalctl` then finds.
 func logToJournald() error {
-	// Nothing that happens to mounts here is seen outside.
+	// Mounts of this process are not seen outside.
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
@@ -95,7 +94,7 @@ func logToJournald() error {
 	return nil // journald ends with its first process
 }
 
-// startJournald starts a journald and waits until it says that it is ready (sd_notify(3)).
+// startJournald starts a journald and waits until it is ready (sd_notify(3)).
 func startJournald() error {
 	const path = "/run/notify"
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

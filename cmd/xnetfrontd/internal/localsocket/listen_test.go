@@ -17,7 +17,7 @@ func listen(t *testing.T, path string) *Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() }) // some have closed it
+	t.Cleanup(func() { l.Close() }) // some tests have closed it
 	return l
 }
 

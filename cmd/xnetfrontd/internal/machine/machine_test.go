@@ -24,7 +24,7 @@ func TestSystemdThatDoesNotKnowTheUnitIsNamed(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		{nil, ""}, // none has started it
+		{nil, ""}, // no systemd has started it
 		{map[string]string{"INVOCATION_ID": "1"}, "systemd: older than 248, it does not know the whole sandbox of the unit"},
 		{map[string]string{"INVOCATION_ID": "1", "SYSTEMD_EXEC_PID": "7"}, ""},
 	} {

@@ -19,7 +19,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
-// status has one vif for each way in which a vif can be.
+// status has one vif for each state of a vif.
 func status() control.Status {
 	since := time.UnixMilli(1700000000250)
 	return control.Status{PID: 1, Program: "1.0", Started: since, Vifs: []control.Vif{
@@ -43,8 +43,8 @@ func status() control.Status {
 	}}
 }
 
-// gather returns the samples of one scrape by what the text format calls them, with
-// labels sorted by name.
+// gather returns the samples of one scrape by their names in the text format, with labels
+// sorted by name.
 func gather(t *testing.T, s Source) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewPedanticRegistry()
@@ -131,7 +131,7 @@ func TestFiguresAreThoseOfTheStatus(t *testing.T) {
 		"xnetfrontd_tap_drops_total{direction=tx,vif=0}":                                    7,
 		"xnetfrontd_queue_maps{direction=tx,queue=0,state=in_flight,vif=0}":                 7,
 		"xnetfrontd_queue_ring_slots_in_use{direction=tx,queue=0,vif=0}":                    7,
-		"xnetfrontd_queue_ring_slots_in_use{direction=rx,queue=0,vif=0}":                    256, // more than there are, which is the backend's doing
+		"xnetfrontd_queue_ring_slots_in_use{direction=rx,queue=0,vif=0}":                    256, // the backend has written more than a ring has
 		"xnetfrontd_queue_oldest_in_flight_seconds{direction=tx,queue=0,vif=0}":             3,
 		"xnetfrontd_queue_packets_total{direction=tx,queue=0,vif=0}":                        10,
 		"xnetfrontd_queue_packets_total{direction=rx,queue=0,vif=0}":                        1 << 40,
@@ -173,7 +173,7 @@ func TestEveryFamilyThatIsDescribedIsShown(t *testing.T) {
 	}
 }
 
-// nameOf is the name in a description, which only its text tells.
+// nameOf is the name in a description. Only the text of a description has it.
 func nameOf(d *prometheus.Desc) string {
 	_, rest, _ := strings.Cut(d.String(), `fqName: "`)
 	name, _, _ := strings.Cut(rest, `"`)

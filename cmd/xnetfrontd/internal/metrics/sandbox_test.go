@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beSandboxed makes the test binary a daemon under its unit: systemd has passed it a
-// socket, and it may open none of TCP.
+// beSandboxed makes the test binary a daemon in its unit: systemd has passed it a socket, and
+// it may open no TCP socket.
 const beSandboxed = "XNETFRONTD_TEST_SANDBOXED"
 
 func TestMain(m *testing.M) {
@@ -36,13 +36,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveSandboxed serves on what was passed until its input ends, and fails to listen on an
-// address. It shows what was logged and what a child sees of the sockets.
+// serveSandboxed serves on the passed socket until its input ends, and fails to listen on an
+// address. It prints its log, and the variables of the sockets that a child gets.
 func serveSandboxed(listen string) error {
 	if err := refuseInternet(); err != nil {
 		return err
 	}
-	// Only systemd knows the number of a process before it is there.
+	// Only systemd knows the number of a process before the process exists.
 	if err := os.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid())); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func TestSocketsThatSystemdPassesAreServedInTheSandboxAndNotHandedOn(t *testing.
 		defer f.Close()
 		files = append(files, f)
 	}
-	for _, listen := range []string{"127.0.0.1:9797", ":9797", "[::1]:9797"} { // and systemd keeps its sockets meanwhile
+	for _, listen := range []string{"127.0.0.1:9797", ":9797", "[::1]:9797"} { // systemd's sockets are served meanwhile
 		var out bytes.Buffer
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), beSandboxed+"="+listen, "LISTEN_FDS=3", "LISTEN_FDNAMES=metrics:metrics:other")

@@ -28,7 +28,7 @@ import (
 
 const patience = 20 * time.Second
 
-// start serves the figures of status at a unix socket, and whatever else o says.
+// start serves the metrics of status on a unix socket, and on those of o.
 func start(t *testing.T, o Options, s Source) (socket string, logged *observer.ObservedLogs) {
 	t.Helper()
 	core, logged := observer.New(zapcore.InfoLevel)
@@ -77,7 +77,7 @@ func do(t *testing.T, c *http.Client, method, url string) (status int, header ht
 	return a.StatusCode, a.Header, string(b)
 }
 
-// scrape fails unless what comes can be read as Prometheus reads it.
+// scrape fails unless Prometheus's parser can read the answer.
 func scrape(t *testing.T, c *http.Client, host string) {
 	t.Helper()
 	code, _, body := do(t, c, http.MethodGet, "http://"+host+"/metrics")
@@ -129,7 +129,7 @@ func TestGarbageAndLongHeadersAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.SetDeadline(time.Now().Add(patience))
-		go io.WriteString(conn, send) // fails when the answer comes before its end
+		go io.WriteString(conn, send) // fails if the answer comes before the request's end
 		line, err := bufio.NewReader(conn).ReadString('\n')
 		if ok := strings.HasPrefix(line, "HTTP/1.1 4") || strings.HasPrefix(line, "HTTP/1.1 505"); !ok && !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("%.30q: %q, %v", send, line, err)
@@ -152,7 +152,7 @@ func TestSilentClientsDoNotKeepAScrapeOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	scrape(t, client(socket), "x") // when they have been cut off
+	scrape(t, client(socket), "x") // after they have been cut off
 }
 
 func TestClientThatReadsNothingBlocksNobody(t *testing.T) {
@@ -218,7 +218,7 @@ func TestScrapeOfADaemonThatDoesNotAnswerEndsAndIsBounded(t *testing.T) {
 	}
 }
 
-// A fault in what is only asked about must not end the process, which carries frames.
+// A fault in a scrape must not end the process, which carries frames.
 func TestSourceThatPanicsCostsTheScrapeOnly(t *testing.T) {
 	var noted []string
 	socket, logged := start(t, Options{}, Source{
@@ -252,7 +252,7 @@ func TestSocketIsForTheGroupAndGoesWithTheServer(t *testing.T) {
 	}
 }
 
-// freePort is a TCP port of 127.0.0.1 that nobody has.
+// freePort is an unused TCP port of 127.0.0.1.
 func freePort(t *testing.T) (address string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -318,7 +318,7 @@ func TestSocketOfALiveDaemonIsLeftAlone(t *testing.T) {
 	scrape(t, client(socket), "x")
 }
 
-// await waits for something that comes from another goroutine and tells nobody.
+// await waits for a change by another goroutine that no event tells of.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -231,8 +231,8 @@ func wantMachine(t *testing.T, err error, want string) {
 	}
 }
 
-// In the sandbox of the unit the list of modules cannot be read, and on a hardened machine
-// /boot cannot either. prepare has looked, a moment before.
+// The daemon cannot read the list of modules in the sandbox of its unit, nor /boot on a
+// hardened machine. prepare has read them a moment before.
 func TestKernelWithoutAModuleIsOneThatCannotForADaemonThatMayNotLookItself(t *testing.T) {
 	const release = "6.12.0-55.el10.x86_64"
 	k := fakekernel.New(t, true)
@@ -261,7 +261,7 @@ func TestKernelWithoutAModuleIsOneThatCannotForADaemonThatMayNotLookItself(t *te
 	other.Release = "6.12.0-1-amd64"
 	cmdtest.WantError(t, other.ExplainXen(missing("gntalloc")), "open /dev/xen/gntalloc: file does not exist: modprobe")
 
-	// A prepare that can load it takes that back.
+	// A prepare that can load the module removes the note.
 	k.Lacks = false
 	_ = p.modules(t.Context())
 	cmdtest.WantError(t, k.System.ExplainXen(missing("gntalloc")), "open /dev/xen/gntalloc: file does not exist: modprobe")

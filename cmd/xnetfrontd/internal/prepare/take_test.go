@@ -59,9 +59,10 @@ func TestVifThatTheKernelKeepsDoesNotStopTheOthersFromBeingTaken(t *testing.T) {
 	wantPrinted(t, out, "vif 1: taken from the kernel's xen-netfront, where it was eth1\n")
 }
 
-// A vif whose backend is silent takes the kernel's driver 30 s, and ever so many of them no more.
+// With a silent backend the kernel's driver needs 30 s for a vif. It needs no more for any
+// number of such vifs.
 func TestVifsWithASilentBackendAreWaitedForTogetherAndKeepNoOther(t *testing.T) {
-	const silent = 3 // and one more
+	const silent = 3 // and one that answers
 	store := storeOf(t, 0, 1, 2, 3)
 	k := fakekernel.New(t, true, 0, 1, 2, 3)
 	p, out := prepareOn(t, k)
@@ -88,7 +89,7 @@ func TestVifsWithASilentBackendAreWaitedForTogetherAndKeepNoOther(t *testing.T) 
 		all := make(chan struct{})
 		go func() { waiting.Wait(); <-taken; close(all) }()
 		select {
-		case <-all: // they are waited for, and the good one is not kept by that
+		case <-all: // all wait, and the good one was taken meanwhile
 			return context.DeadlineExceeded
 		case <-ctx.Done():
 			t.Errorf("%s keeps others", value)
@@ -153,10 +154,10 @@ func TestVifThatSomebodyElseTookFromTheKernelIsNotTakenBackEither(t *testing.T) 
 	for devid := range 3 {
 		k.Must(k.WriteAttribute(t.Context(), k.Driver()+"/unbind", fmt.Sprintf("vif-%d", devid)))
 	}
-	k.SetStates(1, "4", "4") // a daemon has left it so, to the next one
+	k.SetStates(1, "4", "4") // a daemon has left it to the next process
 	k.SetStates(2, "6", "6")
 	p, out := prepareOn(t, k.Kernel)
-	lock, err := vifowner.Take(p.lockDir, 2) // and that one is served
+	lock, err := vifowner.Take(p.lockDir, 2) // a daemon serves vif 2
 	k.Must(err)
 	defer lock.Release()
 	k.Wrote = nil
@@ -189,7 +190,7 @@ func TestVifThatIsDetachedWhileItIsTakenIsNoFailure(t *testing.T) {
 func TestKernelThatDoesNotLookAtXenstoreIsNotWaitedForForEver(t *testing.T) {
 	k := newWatching(t, true, 0)
 	ctx, cancel := context.WithCancel(t.Context())
-	// Its last write is the window's; from then on nothing comes.
+	// The last write turns the probing off. After that nothing more comes.
 	bus := k.Owner()
 	p, _ := prepareOn(t, k.Kernel)
 	p.kernel = bus

@@ -18,16 +18,15 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
 
-// asUser says in the environment that this process is the one that asUser started.
+// asUser marks in the environment the process that startAsUser started.
 const asUser = "XNETFRONTD_TEST_PRIVILEGE"
 
 // nobody is a user without rights of its own.
 const nobody = 65534
 
-// startAsUser runs one test of this package as systemd starts the daemon: as a user
-// with CAP_NET_ADMIN for all that it has, in a network namespace of its own, and with a
-// /dev/net/tun that anybody may open, as udev makes it. The program is a static one, as
-// the daemon is.
+// startAsUser runs one test of this package as systemd runs the daemon: as a user whose only
+// capability is CAP_NET_ADMIN. It has a network namespace of its own, and a /dev/net/tun that
+// every user may open, as udev makes it. The program is static, as the daemon is.
 func startAsUser(t *testing.T, test string) {
 	t.Helper()
 	needs.Root(t)
@@ -61,7 +60,8 @@ func startAsUser(t *testing.T, test string) {
 	}
 }
 
-// inEffect is how many threads of this process have capabilities in effect, and which.
+// inEffect returns the number of threads of this process that have capabilities in effect, and
+// the capabilities.
 func inEffect(t *testing.T) (threads int, sets []string) {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/self/task/*/status")
@@ -83,8 +83,8 @@ func inEffect(t *testing.T) (threads int, sets []string) {
 	return threads, sets
 }
 
-// occupy has n goroutines on threads of their own, until the function that it returns
-// is called.
+// occupy keeps n goroutines on threads of their own, until the function that it returns is
+// called.
 func occupy(n int) (leave func()) {
 	var started, ended sync.WaitGroup
 	stop := make(chan struct{})

@@ -91,7 +91,8 @@ func TestAfterAFloodASingleLineIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-// The first of its kind is never lost, however many of another kind came before it.
+// The first line of a kind is never lost, whatever the number of lines of another kind before
+// it.
 func TestAFloodOfOneKindHidesNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, logs := newLog()

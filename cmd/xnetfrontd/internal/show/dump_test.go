@@ -30,7 +30,7 @@ func TestDumpIsAsInTheGoldenFile(t *testing.T) {
 				},
 				Rx: &control.RingDump{
 					Ref: 9, Port: 13, Size: 256, Partial: 2,
-					// Over the wrap of the indices, and changed by somebody else.
+					// The indices wrap around, and the backend has changed the words.
 					Shared:  ring.Header{ReqProd: 5, ReqEvent: 0xffffff00, RspProd: 0xffffff08, RspEvent: 0xffffff09},
 					ReqProd: 3, Published: 3, RspCons: 0xffffff08,
 					Maps: control.MapCounts{InFlight: 256, Created: 256},

@@ -11,7 +11,7 @@ import (
 
 var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
-// answer is a daemon with one vif of one queue.
+// answer is the answer of a daemon with one vif of one queue.
 func answer(pid int, tx, rx map[string]uint64) *control.Status {
 	return &control.Status{PID: pid, Program: "1.0", Started: noon.Add(-3 * time.Hour), Vifs: []control.Vif{{
 		Match: "0", DevID: 0, TAP: "xnf0", Device: &control.Device{
@@ -100,7 +100,7 @@ func TestAnotherDaemonIsNotComparedWithTheOneBefore(t *testing.T) {
 	if f := m.next(nil, errors.New("gone"), noon.Add(2*time.Second)); f.away == nil {
 		t.Error("no word of a daemon that does not answer")
 	}
-	// It may be the same one, but what it did meanwhile is not of one interval.
+	// It may be the same process, but the increase is not that of one interval.
 	f = m.next(answer(2, packets(6000), nil), nil, noon.Add(3*time.Second))
 	if r := f.vifs[0].rows[0].rate("packets"); r.known || !f.fresh {
 		t.Errorf("after a time without an answer: rate %+v", r)

@@ -13,7 +13,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
-// frames are what a daemon with all sorts of vifs looks like over some intervals.
+// frames are some intervals of a daemon with all sorts of vifs.
 func frames() []frame {
 	vifs := func(st *control.Status) *control.Status {
 		st.Vifs = append(st.Vifs,
@@ -80,7 +80,7 @@ func TestLinesBeyondTheWindowAreCountedAndLongOnesCut(t *testing.T) {
 		{80, 3, "one|two; halves|2 more lines: name a vif, or make the window higher"},
 		{6, 2, "one|3 more"},
 		{6, 1, "4 more"},
-		{0, 0, "one|two; halves|a?b|four"}, // not a window
+		{0, 0, "one|two; halves|a?b|four"}, // a size that is none
 	} {
 		if got := strings.Join(fit(lines, c.width, c.height), "|"); got != c.want {
 			t.Errorf("%dx%d: %q, want %q", c.width, c.height, got, c.want)
@@ -133,7 +133,7 @@ func TestCountIsInIntervalsAndTheFirstErrorIsTheEnd(t *testing.T) {
 	if err := Plain(t.Context(), o, &b); err != nil {
 		t.Fatal(err)
 	}
-	// The header, the daemon, an interval, no answer, the daemon anew.
+	// The lines: the header, the daemon, an interval, no answer, another daemon.
 	if got := strings.Count(b.String(), "\n"); asked != 4 || got != 1+1+2+1+1 {
 		t.Errorf("asked %d times, %d lines:\n%s", asked, got, b.String())
 	}

@@ -14,7 +14,7 @@ func TestCommandStuckInTheKernelIsLeftBehind(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	release := filepath.Join(dir, "fifo")
-	// cat waits in open(2) until somebody writes.
+	// cat waits in open(2) for a writer.
 	if err := runApart(ctx, "sh", "-c", "mkfifo "+release+" && cat "+release); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, want the deadline", err)
 	}

@@ -53,7 +53,7 @@ func TestLockThatIsAnotherFileIsNotWrittenTo(t *testing.T) {
 	}
 }
 
-// locked holds the flock of a file in which text is, as a process that has the vif does.
+// locked holds the flock of a file with this text, as a process that has the vif does.
 func locked(t *testing.T, path, text string) {
 	t.Helper()
 	cmdtest.WriteFile(t, path, text)
@@ -106,7 +106,7 @@ func TestLockThatIsNoPlainFileIsNotReadAndDoesNotBlock(t *testing.T) {
 			dir := t.TempDir()
 			path := lockPath(dir, 0)
 			put(t, path)
-			if name == "FIFO" { // somebody has its lock
+			if name == "FIFO" { // another process has its lock
 				f, err := os.OpenFile(path, os.O_RDWR, 0)
 				if err != nil {
 					t.Fatal(err)
@@ -134,7 +134,7 @@ func TestLockThatIsNoPlainFileIsNotReadAndDoesNotBlock(t *testing.T) {
 	}
 }
 
-// The file can change its name between the look at the lock and the look at its owner.
+// The file can be replaced between the look at its lock and the look at its owner.
 func TestOwnerOfALockIsReadFromTheFileThatIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	path := lockPath(dir, 0)
