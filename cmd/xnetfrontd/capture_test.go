@@ -17,6 +17,7 @@ import (
 
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/failure"
 	"github.com/xnetfrontd/xnetfrontd/cmd/xnetfrontd/internal/pcapng"
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
@@ -72,9 +73,9 @@ func (m *testMachine) captureTo(name, first string, args ...string) *shark {
 		s.cmd.Process.Kill()
 		<-s.ended
 	})
-	m.await("the capture to begin", func() bool { return strings.Contains(s.said(), "capturing vif") })
+	await.That(m.t, "the capture to begin", func() bool { return strings.Contains(s.said(), "capturing vif") })
 	// The stream has its head when the capture runs.
-	m.await("the head of the file", func() bool {
+	await.That(m.t, "the head of the file", func() bool {
 		fi, err := os.Stat(s.file)
 		return err == nil && fi.Size() > 0
 	})
@@ -94,7 +95,7 @@ func (s *shark) wait(code int) string {
 // await waits until a frame is in the file.
 func (s *shark) await(frame []byte) {
 	s.m.t.Helper()
-	s.m.await("a frame in the file", func() bool {
+	await.That(s.m.t, "a frame in the file", func() bool {
 		b, err := os.ReadFile(s.file)
 		return err == nil && bytes.Contains(b, frame)
 	})
@@ -292,7 +293,7 @@ func TestCaptureGoesOnOverABackendThatComesBack(t *testing.T) {
 	if err := port.Send(0, tap.VirtioHeader{}, strange(80, 2)); err != nil {
 		t.Fatal(err)
 	}
-	m.await("the second connection", func() bool {
+	await.That(m.t, "the second connection", func() bool {
 		st := m.awaitState(0, "Connected")
 		return st.Vifs[0].Device.Connects == 2
 	})
@@ -414,7 +415,7 @@ func TestReaderThatEndsEndsTheCaptureWithItsFigures(t *testing.T) {
 	read.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	m.await("its end", func() bool {
+	await.That(m.t, "its end", func() bool {
 		if err := port.Send(0, tap.VirtioHeader{}, strange(80, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -444,7 +445,7 @@ func TestClientThatDoesNotReadDisturbsNobodyAndIsToldWhatItMissed(t *testing.T) 
 			t.Fatal(err)
 		}
 	}
-	m.await("every frame to be carried", func() bool {
+	await.That(m.t, "every frame to be carried", func() bool {
 		st, err := client.Status(t.Context())
 		return err == nil && st.Vifs[0].Device.Queues[0].Rx.Counters["packets"] >= n
 	})

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 )
@@ -44,7 +45,7 @@ func TestCaptureOverAnyTimeTakesNoMoreRoomThanItsFilesMay(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%100 == 99 { // the capture must keep up
-			m.await("the frames to be carried", func() bool {
+			await.That(m.t, "the frames to be carried", func() bool {
 				return int(m.awaitState(0, "Connected").Vifs[0].Device.Totals[0].Rx["packets"]) > i
 			})
 		}

@@ -4,10 +4,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/hold"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
@@ -24,7 +24,7 @@ func (m *testMachine) startHolder() string {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	m.await("the holder", func() bool {
+	await.That(m.t, "the holder", func() bool {
 		c, err := hold.Dial(m.t.Context(), socket)
 		if err == nil {
 			c.Close()
@@ -111,11 +111,11 @@ func TestReleaseLeavesWhatTheHolderHas(t *testing.T) {
 	if keys := strings.Join(m.held(socket), " "); keys != "tap/xnf1/connection tap/xnf1/events tap/xnf1/tap" {
 		t.Errorf("the holder has %s", keys)
 	}
-	m.await("the TAP to go", func() bool { return !m.hasLink("xnf0") && m.hasLink("xnf1") })
+	await.That(m.t, "the TAP to go", func() bool { return !m.hasLink("xnf0") && m.hasLink("xnf1") })
 	if o := m.run("release", "--vif", "1", "--holder", socket); o.code != 0 {
 		t.Fatalf("%+v", o)
 	}
-	m.await("everything to go", func() bool { return len(m.server.GrantsInUse(guest)) == 0 })
+	await.That(m.t, "everything to go", func() bool { return len(m.server.GrantsInUse(guest)) == 0 })
 	m.wantNothingLeft("xnf1")
 }
 
@@ -147,14 +147,4 @@ func (m *testMachine) plain(args ...string) outcome {
 	var out, errOut strings.Builder
 	code := execute(args, streams{out: &out, err: &errOut})
 	return outcome{code, out.String(), errOut.String()}
-}
-
-// await waits until cond is true.
-func (m *testMachine) await(what string, cond func() bool) {
-	m.t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			m.t.Fatalf("waited %s for %s", patience, what)
-		}
-	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
@@ -221,7 +222,7 @@ func TestCountersDoNotGoBackOverAReconnect(t *testing.T) {
 	const packets, frames = "xnetfrontd_queue_packets_total", 50
 	m.send(frames)
 	var before map[string]float64
-	m.await("the frames to be counted", func() bool {
+	await.That(m.t, "the frames to be counted", func() bool {
 		_, families := m.local()
 		all, n := counters(families, packets)
 		before = all
@@ -229,7 +230,7 @@ func TestCountersDoNotGoBackOverAReconnect(t *testing.T) {
 	})
 	kill()
 	m.closeBackend()
-	m.await("the connection to end", func() bool {
+	await.That(m.t, "the connection to end", func() bool {
 		_, families := m.local()
 		_, n := counters(families, "xnetfrontd_vif_disconnects_total")
 		return n == 1
@@ -275,7 +276,7 @@ func TestNextDaemonShowsItsFiguresAtOnce(t *testing.T) {
 				t.Errorf("daemon %d: %s is %v, want %v", round, name, n, want)
 			}
 		}
-		m.await("the TCP socket", func() bool {
+		await.That(m.t, "the TCP socket", func() bool {
 			conn, err := tcp.Transport.(*http.Transport).DialContext(t.Context(), "tcp", exampleTarget)
 			if err == nil {
 				conn.Close()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 )
@@ -108,7 +109,7 @@ func (m *testMachine) query(expression string) (string, error) {
 // awaitQuery waits until Prometheus has a value for an expression.
 func (m *testMachine) awaitQuery(expression string) {
 	m.t.Helper()
-	m.await("a value of "+expression, func() bool {
+	await.That(m.t, "a value of "+expression, func() bool {
 		value, err := m.query(expression)
 		return err == nil && value != ""
 	})

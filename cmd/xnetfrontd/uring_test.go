@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
@@ -74,7 +75,7 @@ func TestIOUringThatIsRefusedToALaterConnectionIsSaidInLogStatusAndMetrics(t *te
 	if err := d.cmd.Process.Signal(unix.SIGWINCH); err != nil {
 		t.Fatal(err)
 	}
-	m.await("the filter", func() bool {
+	await.That(m.t, "the filter", func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 		return err == nil && strings.Contains(string(b), "\nSeccomp:\t2\n")
 	})

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/await"
 	"github.com/xnetfrontd/xnetfrontd/pkg/control"
 )
 
@@ -294,13 +295,13 @@ func TestAddressThatIsInUseIsSaidOnceAndServedWhenItIsFree(t *testing.T) {
 	address := taken.Addr().String()
 	socket, logged := start(t, Options{Listen: address}, source(status()))
 	scrape(t, client(socket), "x") // meanwhile
-	await(t, "an error", func() bool { return logged.FilterLevelExact(zapcore.ErrorLevel).Len() > 0 })
+	await.That(t, "an error", func() bool { return logged.FilterLevelExact(zapcore.ErrorLevel).Len() > 0 })
 	want := fmt.Sprintf("metrics.listen %s: listen tcp %s: bind: address already in use", address, address)
 	if got := logged.FilterLevelExact(zapcore.ErrorLevel).All()[0].ContextMap()["error"]; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	taken.Close()
-	await(t, "served", func() bool { return logged.FilterMessage("metrics are served").Len() == 2 })
+	await.That(t, "served", func() bool { return logged.FilterMessage("metrics are served").Len() == 2 })
 	scrape(t, &http.Client{Timeout: patience}, address)
 	if n := logged.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 1 {
 		t.Errorf("%d errors logged, want one", n)
@@ -311,21 +312,9 @@ func TestSocketOfALiveDaemonIsLeftAlone(t *testing.T) {
 	socket, _ := start(t, Options{}, source(status()))
 	_, logged := start(t, Options{Socket: socket}, source(status()))
 	want := fmt.Sprintf("metrics.socket %s: pid %d listens on it already; stop that one, or choose another path with metrics.socket", socket, os.Getpid())
-	await(t, "logged", func() bool { return logged.Len() > 0 })
+	await.That(t, "logged", func() bool { return logged.Len() > 0 })
 	if all := logged.All(); len(all) != 1 || all[0].ContextMap()["error"] != want {
 		t.Errorf("logged %v, want %s", all, want)
 	}
 	scrape(t, client(socket), "x")
-}
-
-// await waits for a change by another goroutine that no event tells of.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not %s after %v", what, patience)
-		}
-	}
 }
