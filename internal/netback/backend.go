@@ -63,8 +63,8 @@ type Options struct {
 
 // Backend is the netback driver of one domain.
 type Backend struct {
-	conn *xensim.Connection
-	opts options
+	domain Domain
+	opts   options
 
 	mu      sync.Mutex
 	vifs    map[VifID]*Vif
@@ -73,11 +73,14 @@ type Backend struct {
 	wg      sync.WaitGroup
 }
 
-// New returns a backend on its domain's connection, which stays the caller's. It
-// does nothing before Serve.
-func New(conn *xensim.Connection, opts Options) *Backend {
+// New returns a backend in a domain of the embedded Xen, whose connection stays the
+// caller's. It does nothing before Serve.
+func New(conn *xensim.Connection, opts Options) *Backend { return NewIn(embedded{conn}, opts) }
+
+// NewIn returns a backend in a domain, which stays the caller's.
+func NewIn(domain Domain, opts Options) *Backend {
 	return &Backend{
-		conn:    conn,
+		domain:  domain,
 		opts:    opts.complete(),
 		vifs:    make(map[VifID]*Vif),
 		changed: make(chan struct{}),
@@ -117,8 +120,8 @@ func (o Options) complete() options {
 // ctx ends. Then it lets go of all rings and leaves the nodes as they are, as when
 // the driver's module is removed.
 func (b *Backend) Serve(ctx context.Context) error {
-	root := fmt.Sprintf("%s/backend/vif", xensim.HomePath(b.conn.Domain()))
-	watch, err := b.conn.Store().Watch(ctx, root)
+	root := fmt.Sprintf("%s/backend/vif", xensim.HomePath(b.domain.ID()))
+	watch, err := b.domain.Store().Watch(ctx, root)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", root, err)
 	}
@@ -147,7 +150,7 @@ func (b *Backend) Serve(ctx context.Context) error {
 // scan finds the vifs that are there already. Whatever state they are in, the driver
 // is new to them.
 func (b *Backend) scan(ctx context.Context, root string) {
-	store := b.conn.Store()
+	store := b.domain.Store()
 	domains, _ := store.Directory(ctx, root)
 	for _, d := range domains {
 		devices, _ := store.Directory(ctx, root+"/"+d)
@@ -186,8 +189,8 @@ func (b *Backend) nodeChanged(ctx context.Context, root, path string) {
 
 // probe creates a vif if its directory is there and new.
 func (b *Backend) probe(ctx context.Context, id VifID) {
-	dir := xensim.BackendPath(b.conn.Domain(), id.Frontend, id.Device)
-	state, err := b.conn.Store().Read(ctx, dir+"/"+netif.KeyState)
+	dir := xensim.BackendPath(b.domain.ID(), id.Frontend, id.Device)
+	state, err := b.domain.Store().Read(ctx, dir+"/"+netif.KeyState)
 	if err == nil && strings.TrimSpace(state) == strconv.Itoa(int(netif.StateInitialising)) {
 		b.add(ctx, id)
 	}
@@ -238,14 +241,14 @@ func (b *Backend) add(ctx context.Context, id VifID) {
 		backend: b,
 		info:    VifInfo{VifID: id},
 		options: &b.opts,
-		dir:     xensim.BackendPath(b.conn.Domain(), id.Frontend, id.Device),
+		dir:     xensim.BackendPath(b.domain.ID(), id.Frontend, id.Device),
 		log:     b.opts.Log.With(zap.String("vif", fmt.Sprintf("vif%d.%d", id.Frontend, id.Device))),
 		calls:   make(chan func(context.Context)),
 		pokes:   make(chan struct{}, 1),
 		gone:    make(chan struct{}),
 		changed: make(chan struct{}),
 	}
-	if err := v.readInfo(ctx, b.conn.Store()); err != nil {
+	if err := v.readInfo(ctx, b.domain.Store()); err != nil {
 		v.log.Warn("read the vif's directory", zap.Error(err))
 		return
 	}

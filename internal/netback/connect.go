@@ -18,7 +18,7 @@ func (v *Vif) connect(ctx context.Context) {
 	if v.port == nil {
 		return
 	}
-	store := v.backend.conn.Store()
+	store := v.backend.domain.Store()
 	w, err := readWishes(ctx, store, v.front)
 	if err != nil {
 		v.fail(ctx, err)
@@ -74,7 +74,7 @@ func (v *Vif) openQueues(ctx context.Context, n int) error {
 		if n > 1 {
 			dir += "/" + netif.QueueDir(i)
 		}
-		nodes, err := readQueueNodes(ctx, v.backend.conn.Store(), dir)
+		nodes, err := readQueueNodes(ctx, v.backend.domain.Store(), dir)
 		if err == nil {
 			var q *queue
 			if q, err = v.openQueue(i, nodes, ports[i]); err == nil {
@@ -128,7 +128,7 @@ func (v *Vif) disconnect() {
 
 // readRate reads the limit on what the guest sends.
 func (v *Vif) readRate(ctx context.Context) rate {
-	value, err := v.backend.conn.Store().Read(ctx, v.dir+"/"+netif.KeyRate)
+	value, err := v.backend.domain.Store().Read(ctx, v.dir+"/"+netif.KeyRate)
 	v.rate = value
 	if errors.Is(err, xenstore.ErrNotFound) {
 		return rate{bytes: noLimit}

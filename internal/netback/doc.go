@@ -1,4 +1,5 @@
-// Package netback is a network backend over the embedded Xen of package xensim. It
+// Package netback is a network backend over the embedded Xen of package xensim, or over
+// the Xen that a Linux domain is in (package backdev). It
 // refuses what Linux xen-netback refuses, drops what it drops, and shows the states
 // it shows, so that a frontend which passes its tests here has been tried against
 // the rules and not against a friend. And it misbehaves on demand.

@@ -17,7 +17,7 @@ const closeTime = time.Second
 // follow is the life of the vif: its driver's probe, then everything that xenstore
 // and callers bring, then its removal.
 func (v *Vif) follow(ctx context.Context) error {
-	store := v.backend.conn.Store()
+	store := v.backend.domain.Store()
 	if err := v.probe(ctx); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (v *Vif) poke() {
 // directoryChanged looks at what may have changed in the backend's directory. If
 // the directory is gone, or another one is in its place, so is the device.
 func (v *Vif) directoryChanged(ctx context.Context) {
-	_, err := v.backend.conn.Store().Read(ctx, v.dir+"/"+netif.KeyRxFlip)
+	_, err := v.backend.domain.Store().Read(ctx, v.dir+"/"+netif.KeyRxFlip)
 	if errors.Is(err, xenstore.ErrNotFound) {
 		v.ended = true
 		return

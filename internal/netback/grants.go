@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"golang.org/x/sys/unix"
 )
@@ -23,10 +22,10 @@ const (
 // whether the grant still stands, as each grant copy of the hypervisor's does. It
 // belongs to one goroutine.
 type pageCache struct {
-	conn     *xensim.Connection
+	domain   Domain
 	from     xen.DomID
 	writable bool
-	maps     []*xensim.Mapping // by reference
+	maps     []Page // by reference
 }
 
 // page returns the page granted as ref, or the status of a failed copy. The guest
@@ -45,13 +44,13 @@ func (p *pageCache) load(ref uint32) ([]byte, int16) {
 		p.maps[ref].Unmap()
 		p.maps[ref] = nil
 	}
-	m, err := p.conn.MapForCopy(p.from, xen.GrantRef(ref), p.writable)
+	m, err := p.domain.MapForCopy(p.from, xen.GrantRef(ref), p.writable)
 	if err != nil {
 		return nil, grantStatus(err)
 	}
 	// The reference exists, so it is below the length of a grant table.
 	if n := int(ref) + 1 - len(p.maps); n > 0 {
-		p.maps = append(p.maps, make([]*xensim.Mapping, n)...)
+		p.maps = append(p.maps, make([]Page, n)...)
 	}
 	p.maps[ref] = m
 	return m.Bytes(), grantOkay

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
@@ -25,7 +24,7 @@ type queue struct {
 	counters *counters
 	tx       *txWorker
 	rx       *rxWorker
-	rings    []*xensim.Mapping
+	rings    []Page
 	stopping atomic.Bool
 	done     sync.WaitGroup
 }
@@ -80,9 +79,9 @@ func (v *Vif) openQueue(index int, nodes queueNodes, port PortQueue) (*queue, er
 }
 
 func (q *queue) open(nodes queueNodes, port PortQueue) error {
-	conn, from := q.vif.backend.conn, q.vif.info.Frontend
-	q.tx = &txWorker{q: q, port: port, pages: pageCache{conn: conn, from: from}}
-	q.rx = &rxWorker{q: q, port: port, pages: pageCache{conn: conn, from: from, writable: true}}
+	domain, from := q.vif.backend.domain, q.vif.info.Frontend
+	q.tx = &txWorker{q: q, port: port, pages: pageCache{domain: domain, from: from}}
+	q.rx = &rxWorker{q: q, port: port, pages: pageCache{domain: domain, from: from, writable: true}}
 	q.rx.init()
 	q.rx.direct.allowed = q.takes.SG && q.vif.options.RxOffset == 0 && !q.vif.options.RxFirstWhole
 	txPage, err := q.mapRing(nodes.txRef)
@@ -119,7 +118,7 @@ func (q *queue) open(nodes queueNodes, port PortQueue) error {
 }
 
 func (q *queue) mapRing(ref xen.GrantRef) ([]byte, error) {
-	m, err := q.vif.backend.conn.MapGrant(q.vif.info.Frontend, ref, true)
+	m, err := q.vif.backend.domain.MapGrant(q.vif.info.Frontend, ref, true)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +126,8 @@ func (q *queue) mapRing(ref xen.GrantRef) ([]byte, error) {
 	return m.Bytes(), nil
 }
 
-func (q *queue) bind(remote xen.Port, w *waiter) (*xensim.EventFile, xen.Port, error) {
-	f, err := q.vif.backend.conn.OpenEvents()
+func (q *queue) bind(remote xen.Port, w *waiter) (Events, xen.Port, error) {
+	f, err := q.vif.backend.domain.OpenEvents()
 	if err != nil {
 		return nil, 0, err
 	}

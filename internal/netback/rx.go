@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/tap"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
@@ -28,7 +27,7 @@ type rxWorker struct {
 	q       *queue
 	ring    *ring.Back[netif.RxSlot]
 	pages   pageCache
-	events  *xensim.EventFile // nil if the tx worker has the one channel
+	events  Events // nil if the tx worker has the one channel
 	channel xen.Port
 	wait    *waiter
 	port    PortQueue

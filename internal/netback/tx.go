@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
@@ -21,7 +20,7 @@ type txWorker struct {
 	q       *queue
 	ring    *ring.Back[netif.TxSlot]
 	pages   pageCache
-	events  *xensim.EventFile
+	events  Events
 	channel xen.Port
 	wait    *waiter
 	port    PortQueue

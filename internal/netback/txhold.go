@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
@@ -13,13 +12,13 @@ import (
 type heldFrame struct {
 	txFrame
 	due  time.Time
-	maps []*xensim.Mapping
+	maps []Page
 }
 
 func (w *txWorker) hold(f *txFrame, d time.Duration) {
 	h := &heldFrame{txFrame: *f, due: time.Now().Add(d)}
 	hold := func(ref uint32) {
-		if m, err := w.pages.conn.MapGrant(w.pages.from, xen.GrantRef(ref), false); err == nil {
+		if m, err := w.pages.domain.MapGrant(w.pages.from, xen.GrantRef(ref), false); err == nil {
 			h.maps = append(h.maps, m)
 		}
 	}

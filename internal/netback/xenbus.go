@@ -21,7 +21,7 @@ func (v *Vif) probe(ctx context.Context) error {
 	v.takes, v.rxNotify = Takes{SG: true, CsumIPv4: true}, true
 	v.mcast.on.Store(false)
 	v.mcast.clear()
-	store := v.backend.conn.Store()
+	store := v.backend.domain.Store()
 	err := store.Update(ctx, func(tx xenstore.Operations) error {
 		if _, err := tx.Read(ctx, v.dir+"/"+netif.KeyState); err != nil {
 			return err // do not make a directory that has gone
@@ -70,7 +70,7 @@ func (v *Vif) script(ctx context.Context) {
 	}
 	time.AfterFunc(delay, func() {
 		err := v.call(ctx, func(ctx context.Context) error {
-			return v.backend.conn.Store().Update(ctx, func(tx xenstore.Operations) error {
+			return v.backend.domain.Store().Update(ctx, func(tx xenstore.Operations) error {
 				if _, err := tx.Read(ctx, v.dir+"/"+netif.KeyState); err != nil {
 					return err
 				}
@@ -107,7 +107,7 @@ func (v *Vif) remove(ctx context.Context) {
 
 // frontendChanged follows the frontend's state (frontend_changed).
 func (v *Vif) frontendChanged(ctx context.Context) {
-	value, err := v.backend.conn.Store().Read(ctx, v.front+"/"+netif.KeyState)
+	value, err := v.backend.domain.Store().Read(ctx, v.front+"/"+netif.KeyState)
 	state := netif.StateUnknown
 	if err == nil {
 		state, _ = netif.ParseState(strings.TrimSpace(value))
@@ -136,7 +136,7 @@ func (v *Vif) frontendChanged(ctx context.Context) {
 		v.setState(ctx, netif.StateClosing)
 	case netif.StateClosed:
 		v.setState(ctx, netif.StateClosed)
-		online, err := v.backend.conn.Store().Read(ctx, v.dir+"/"+netif.KeyOnline)
+		online, err := v.backend.domain.Store().Read(ctx, v.dir+"/"+netif.KeyOnline)
 		v.ended = err != nil || strings.TrimSpace(online) != "1"
 	case netif.StateUnknown:
 		v.setState(ctx, netif.StateClosed)
@@ -240,7 +240,7 @@ func (v *Vif) show(ctx context.Context, s netif.State) error {
 // device was made from, which has what probe announced. One that the toolstack has made
 // in its place is the next device's.
 func (v *Vif) inDirectory(ctx context.Context, f func(tx xenstore.Operations) error) error {
-	return v.backend.conn.Store().Update(ctx, func(tx xenstore.Operations) error {
+	return v.backend.domain.Store().Update(ctx, func(tx xenstore.Operations) error {
 		if _, err := tx.Read(ctx, v.dir+"/"+netif.KeyRxFlip); err != nil {
 			return err
 		}
@@ -254,7 +254,7 @@ func (v *Vif) fail(ctx context.Context, reason error) {
 	v.log.Error("connect", zap.Error(reason))
 	home, node, _ := strings.Cut(v.dir, "/backend/")
 	path := home + "/error/backend/" + node + "/error"
-	if err := v.backend.conn.Store().Write(ctx, path, "22 "+reason.Error()); err != nil && ctx.Err() == nil {
+	if err := v.backend.domain.Store().Write(ctx, path, "22 "+reason.Error()); err != nil && ctx.Err() == nil {
 		v.log.Warn("write error node", zap.Error(err))
 	}
 	if err := v.show(ctx, netif.StateClosing); err != nil && ctx.Err() == nil {
@@ -268,7 +268,7 @@ func (v *Vif) hotplugChanged(ctx context.Context) {
 	if !v.hotplug {
 		return
 	}
-	status, err := v.backend.conn.Store().Read(ctx, v.dir+"/"+netif.KeyHotplugStatus)
+	status, err := v.backend.domain.Store().Read(ctx, v.dir+"/"+netif.KeyHotplugStatus)
 	if err != nil || status != "connected" {
 		return
 	}
