@@ -39,7 +39,9 @@ type Events interface {
 	BindInterdomain(remote xen.DomID, port xen.Port) (xen.Port, error)
 }
 
-// embedded is a domain of the embedded Xen.
+// Embedded is a domain of the embedded Xen. The connection stays the caller's.
+func Embedded(conn *xensim.Connection) Domain { return embedded{conn} }
+
 type embedded struct{ conn *xensim.Connection }
 
 func (d embedded) ID() xen.DomID    { return d.conn.Domain() }
