@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	// feedEvery and feedBatch make some 800 frames a second.
 	feedEvery = 10 * time.Millisecond
 	feedBatch = 8
 )
@@ -24,8 +23,16 @@ var mac = net.HardwareAddr{0x02, 0x11, 0x12, 0x13, 0x14, 0x15}
 // that both rings are in use all the time.
 func (l *Liar) feed(ctx context.Context) {
 	sizes := []int{1, 56, 200, 1400, 4000, 8000}
-	for n := uint16(0); ctx.Err() == nil; l.sleep(ctx, feedEvery) {
+	every := feedEvery
+	if l.Pace > 0 {
+		every = time.Duration(feedBatch) * time.Second / time.Duration(l.Pace)
+	}
+	for n := uint16(0); ctx.Err() == nil; l.sleep(ctx, every) {
+		port := l.vif.MemoryPort()
 		for range feedBatch {
+			if port == nil {
+				break // netback is being bound anew
+			}
 			header, frame := tap.VirtioHeader{}, l.ping(n, sizes[int(n)%len(sizes)])
 			switch n % 16 {
 			case 0:
@@ -35,7 +42,7 @@ func (l *Liar) feed(ctx context.Context) {
 			}
 			n++
 			// It fails while there is no connection.
-			_ = l.vif.MemoryPort().Send(0, header, frame)
+			_ = port.Send(0, header, frame)
 		}
 	}
 }

@@ -22,6 +22,8 @@ type Liar struct {
 	// Guest is the IPv4 address of the frontend's TAP, and Self another one in its network.
 	// The guest answers what the liar sends there, so that both rings have work.
 	Guest, Self net.IP
+	// Pace is how many frames in a second it sends there; 0: 800.
+	Pace int
 	// Seen, which may be nil, is called after each lie, before the next connection is waited
 	// for.
 	Seen func(Told)
@@ -45,10 +47,11 @@ type Told struct {
 
 const (
 	// occasion is how long a lie may take to be told, ends how long it may take to be seen,
-	// and again how long until the vif is connected again: the longest back-off, and more.
-	occasion = 20 * time.Second
-	ends     = 2 * time.Second
-	again    = 60 * time.Second
+	// and again how long until the vif is connected again, the longest back-off included: ten
+	// times and more what is expected, on an emulated CPU.
+	occasion = 60 * time.Second
+	ends     = 20 * time.Second
+	again    = 2 * time.Minute
 )
 
 // Run serves the vif, once it is there, and tells the whole script. It stops serving when it
@@ -152,8 +155,9 @@ func (l *Liar) await(ctx context.Context) error {
 		}
 		l.sleep(ctx, lookEvery)
 	}
-	l.vif.MemoryPort().Discard()
-	if _, err := l.vif.MemoryPort().Receive(ctx); err != nil {
+	port := l.vif.MemoryPort() // it is there while there are queues
+	port.Discard()
+	if _, err := port.Receive(ctx); err != nil {
 		return fmt.Errorf("no frame from the guest: %w", err)
 	}
 	return nil

@@ -143,8 +143,8 @@ const (
 	keysFor   = 1500 * time.Millisecond
 )
 
-// script are the lies, in their order. Those that are held against the backend are spread:
-// after each the frontend waits for longer.
+// script are the lies, in their order. Those that are held against the backend come last: after
+// each the frontend waits for longer, whatever ended the connection.
 func script() []lie {
 	const (
 		initialising = netif.StateInitialising
@@ -154,11 +154,10 @@ func script() []lie {
 		closed       = netif.StateClosed
 	)
 	var flapping []netif.State
-	for range 20 {
+	for range 8 {
 		flapping = append(flapping, initWait, connected)
 	}
 	return []lie{
-		violation("tx: a response for a request that was answered", netback.TxIDTwice),
 		injected("tx: an error for frames that were sent", netback.TxStatusError, 20),
 		injected("tx: a status that does not exist", netback.TxStatusUnknown, 20),
 		injected("rx: data that leaves its page, by the offset", netback.RxOffsetTooLarge, 20),
@@ -166,25 +165,21 @@ func script() []lie {
 		injected("rx: errors of grant copies", netback.RxStatusGrant, 20),
 		injected("rx: frames without data", netback.RxStatusZero, 20),
 		injected("rx: less than an Ethernet header", netback.RxShort, 20),
-		violation("tx: a response for a request that was not made", netback.TxIDNotInFlight),
-		violation("tx: a response with an id beyond the ring", netback.TxIDOutOfRange),
-		injected("rx: pages that are written again after their response", netback.RxScribble, 200),
+		injected("rx: pages that are written again after their response", netback.RxScribble, 50),
 		injected("rx: extras of a type that does not exist", netback.RxExtraType, 20),
-		injected("rx: GSO of size 0", netback.RxGSOSizeZero, 20),
-		injected("rx: GSO of a type that does not exist", netback.RxGSOTypeUnknown, 20),
+		injected("rx: GSO of size 0", netback.RxGSOSizeZero, 5),
+		injected("rx: GSO of a type that does not exist", netback.RxGSOTypeUnknown, 5),
 		injected("rx: GSO for frames that are none", netback.RxGSOUnasked, 20),
-		injected("rx: GSO without a checksum to be computed", netback.RxGSONoCsum, 20),
+		injected("rx: GSO without a checksum to be computed", netback.RxGSONoCsum, 5),
 		injected("rx: checksums to be computed of frames that have none", netback.RxCsumBlankOnAll, 20),
 		injected("rx: responses with another id than their request", netback.RxIDWrong, 20),
 		storm(2 * time.Second),
 		during("tx: no event for responses", netback.TxMute, quietFor),
 		during("rx: no event for frames", netback.RxMute, quietFor),
 		during("tx: nobody looks at the ring", netback.TxIgnore, quietFor),
-		violation("rx: extras to the end of the ring", netback.RxExtraEndless),
 		state("states that do not exist", 50*time.Millisecond, 9, 0, connected, 255),
 		state("states that flap", 5*time.Millisecond, flapping...),
 		state("states that jump", 50*time.Millisecond, initialising, closed, closing, initWait, closed, connected),
-		violation("rx: one frame to the end of the ring", netback.RxMoreDataEndless),
 		keys("features that are no numbers", map[string]string{
 			netif.KeySG: "-1", netif.KeyGSOTCPv4: "yes", netif.KeySplitChannels: "4294967297", netif.KeyMaxQueues: "99999999999999999999", netif.KeyRxCopy: "0x1",
 		}),
@@ -194,8 +189,13 @@ func script() []lie {
 		keys("values of 1 KiB", map[string]string{
 			netif.KeyRate: strings.Repeat("9", 1024), netif.KeyMAC: strings.Repeat(":", 1024), netif.KeyMaxQueues: strings.Repeat("1", 1024),
 		}),
-		overflow("rx: more responses than the ring has slots", netback.RxOverflow),
 		keepRings(),
+		violation("tx: a response for a request that was answered", netback.TxIDTwice),
+		violation("tx: a response for a request that was not made", netback.TxIDNotInFlight),
+		violation("tx: a response with an id beyond the ring", netback.TxIDOutOfRange),
+		violation("rx: extras to the end of the ring", netback.RxExtraEndless),
+		violation("rx: one frame to the end of the ring", netback.RxMoreDataEndless),
+		overflow("rx: more responses than the ring has slots", netback.RxOverflow),
 		overflow("tx: more responses than the ring has slots", netback.TxOverflow),
 	}
 }

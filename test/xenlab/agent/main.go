@@ -25,6 +25,7 @@ type cli struct {
 	AwaitCarrier awaitCarrierCmd `cmd:"" help:"Wait until an interface has a carrier, or has none."`
 	AwaitText    awaitTextCmd    `cmd:"" help:"Wait until a file has a text, or has it several times."`
 	AwaitFrames  awaitFramesCmd  `cmd:"" help:"Wait until an interface has sent some more frames."`
+	Lie          lieCmd          `cmd:"" help:"Be a hostile backend of one vif."`
 	traffic.Commands
 }
 

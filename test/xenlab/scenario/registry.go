@@ -26,6 +26,7 @@ func All() []Scenario {
 		handover(),
 		rebind(),
 		driverDomain(),
+		hostile(),
 		restore(),
 		systemd(),
 		walkthrough(),

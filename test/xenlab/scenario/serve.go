@@ -113,15 +113,17 @@ func (s *served) log() string {
 
 // vifStatus is what scenarios want to know from "xnetfrontd status --json" of a vif.
 type vifStatus struct {
-	IfIndex  int               `json:"ifindex"`
-	NetNS    string            `json:"netns"`
-	State    string            `json:"state"`
-	Reason   string            `json:"reason"`
-	Connects int               `json:"connects"`
-	Disabled bool              `json:"disabled"`
-	Features map[string]bool   `json:"features"`
-	Missing  map[string]string `json:"missing"`
-	Grants   int               `json:"grants"`
+	IfIndex    int               `json:"ifindex"`
+	NetNS      string            `json:"netns"`
+	State      string            `json:"state"`
+	Reason     string            `json:"reason"`
+	Connects   int               `json:"connects"`
+	Disabled   bool              `json:"disabled"`
+	Features   map[string]bool   `json:"features"`
+	Missing    map[string]string `json:"missing"`
+	Grants     int               `json:"grants"`
+	Off        string            `json:"off"`
+	Violations int               `json:"violations"`
 }
 
 // status is what the daemon says of the vif.
