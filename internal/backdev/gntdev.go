@@ -16,7 +16,7 @@ import (
 // Requests of /dev/xen/gntdev (include/uapi/xen/gntdev.h, drivers/xen/gntdev.c):
 // _IOC(_IOC_NONE, 'G', number, size of the argument).
 const (
-	gntdevMap   = 24<<16 | 'G'<<8 | 0
+	gntdevMap   = 24<<16 | 'G'<<8 // number 0
 	gntdevUnmap = 16<<16 | 'G'<<8 | 1
 )
 
