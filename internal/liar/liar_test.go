@@ -3,16 +3,14 @@ package liar
 import (
 	"context"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"go.uber.org/zap"
 
-	"github.com/xnetfrontd/xnetfrontd/internal/needs"
 	"github.com/xnetfrontd/xnetfrontd/internal/netback"
+	"github.com/xnetfrontd/xnetfrontd/internal/testspace"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/netfront"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
@@ -24,11 +22,7 @@ const (
 )
 
 func TestFrontendServesAVifAfterEveryLieOfItsBackend(t *testing.T) {
-	needs.Root(t)
-	runtime.LockOSThread() // never unlocked: the thread ends with the namespace
-	ns, err := netns.New()
-	check(t, err)
-	defer ns.Close()
+	testspace.Enter(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 

@@ -12,26 +12,26 @@ type recording struct {
 func (r *recording) look() { r.rec = r.capture.Load() }
 
 // record records a tx frame whose slots were put.
-func (q *TxQueue) record(frame []byte, lost counter) {
+func (q *txQueue) record(frame []byte, lost counter) {
 	if q.rec != nil {
 		q.rec.private(frame, lost)
 	}
 }
 
 // lose counts a frame that does not get to the ring.
-func (q *TxQueue) lose(frame []byte, cause counter) {
+func (q *txQueue) lose(frame []byte, cause counter) {
 	q.add(cause, 1)
 	q.record(frame, cause)
 }
 
 // record records a gathered frame, which is the batch's last one if it is not dropped.
-func (q *RxQueue) record(f rxFrame, drop counter) {
+func (q *rxQueue) record(f rxFrame, drop counter) {
 	if q.rec != nil {
 		q.recordFrame(f, drop)
 	}
 }
 
-func (q *RxQueue) recordFrame(f rxFrame, drop counter) {
+func (q *rxQueue) recordFrame(f rxFrame, drop counter) {
 	n := 0
 	if drop == 0 {
 		// What the kernel parses is the private copy. The backend can change the rest

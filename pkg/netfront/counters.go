@@ -8,7 +8,7 @@ import (
 // counter names one figure of a queue.
 type counter int
 
-// The figures of a TxQueue and an RxQueue. Frames and bytes are Ethernet frames as
+// The figures of a txQueue and an rxQueue. Frames and bytes are Ethernet frames as
 // the TAP sees them, without the virtio header.
 const (
 	cPackets counter = iota

@@ -3,8 +3,8 @@
 // channels, and carries Ethernet frames between the shared rings and a TAP.
 //
 // A [Device] is one vif on one TAP. Its goroutine is the only one that speaks to
-// xenstore for it and that makes and ends queue pairs. Each pair has a TxQueue
-// (TAP to ring) and an RxQueue (ring to TAP); each of them is a state machine owned
+// xenstore for it and that makes and ends queue pairs. Each pair has a txQueue
+// (TAP to ring) and an rxQueue (ring to TAP); each of them is a state machine owned
 // by exactly one worker goroutine, with its ring, its DMA tag, its pool of maps and
 // its counters, so nothing in them is locked. The two talk only through a worker's
 // control word and wake-up descriptor, and through the worker's one error.
@@ -12,8 +12,8 @@
 //	            Device (xenbus states, negotiation, reconnect)
 //	              │ control word + eventfd          ▲ first error
 //	              ▼                                 │
-//	TAP queue → worker: TxQueue → tx ring → backend │
-//	TAP queue ← worker: RxQueue ← rx ring ← backend ┘
+//	TAP queue → worker: txQueue → tx ring → backend │
+//	TAP queue ← worker: rxQueue ← rx ring ← backend ┘
 //
 // The backend is not trusted. A slot is copied once out of the ring and checked
 // before it means anything; nothing that a backend writes can make this package

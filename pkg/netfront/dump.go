@@ -176,7 +176,7 @@ func (w *worker) answerDump() {
 	close(r.done)
 }
 
-func (q *TxQueue) dump() *RingDump {
+func (q *txQueue) dump() *RingDump {
 	d := dumpRing(q.ring, q.pool)
 	d.Waiting = q.parked
 	for i := range q.slab.Pages() {
@@ -190,7 +190,7 @@ func (q *TxQueue) dump() *RingDump {
 	return d
 }
 
-func (q *RxQueue) dump() *RingDump {
+func (q *rxQueue) dump() *RingDump {
 	d := dumpRing(q.ring, q.pool)
 	d.Partial = q.partial
 	for i := d.RspCons; i != d.ReqProd; i++ {

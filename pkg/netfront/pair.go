@@ -14,8 +14,8 @@ import (
 type pair struct {
 	number  int
 	rings   xen.Pages // the tx ring's page, then the rx ring's; see pairGrants
-	tx      *TxQueue
-	rx      *RxQueue
+	tx      *txQueue
+	rx      *rxQueue
 	reader  *tap.Reader
 	writer  *tap.Writer
 	workers []*worker // tx's first; one for both if they share it

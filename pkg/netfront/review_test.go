@@ -132,13 +132,13 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 }
 
 // startWorker runs a worker on fake events until the test ends.
-func startWorker(t *testing.T, events *fakeEvents, tx *TxQueue, rx *RxQueue) *worker {
+func startWorker(t *testing.T, events *fakeEvents, tx *txQueue, rx *rxQueue) *worker {
 	t.Helper()
 	return startWorkerOn(t, events, 1, tx, rx)
 }
 
 // startWorkerOn is startWorker on a file with so many ports.
-func startWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *TxQueue, rx *RxQueue) *worker {
+func startWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *txQueue, rx *rxQueue) *worker {
 	t.Helper()
 	w := newWorkerOn(t, events, ports, tx, rx)
 	w.start(func(err error) { t.Error(err) })
@@ -151,7 +151,7 @@ func startWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *TxQueue, r
 
 // newWorkerOn makes a worker on a file with so many ports, for the test to turn or to
 // start.
-func newWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *TxQueue, rx *RxQueue) *worker {
+func newWorkerOn(t *testing.T, events xen.EventFile, ports int, tx *txQueue, rx *rxQueue) *worker {
 	t.Helper()
 	w, err := newWorker(events)
 	if err != nil {

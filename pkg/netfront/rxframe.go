@@ -9,7 +9,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
 
-// rxFrame is what the slots of one frame say. Its data is in RxQueue.parts.
+// rxFrame is what the slots of one frame say. Its data is in rxQueue.parts.
 type rxFrame struct {
 	length  int
 	whole   int    // the frame's size, if its first slot has that in place of its own; else 0
@@ -23,7 +23,7 @@ type rxFrame struct {
 // index behind them. Next is i itself when the frame's end is not there yet. Each
 // slot is copied out of the ring once; what is wrong with one spoils its frame, no
 // more, as in Linux: its maps are posted again with the others.
-func (q *RxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) {
+func (q *rxQueue) gather(i, waiting uint32) (f rxFrame, next uint32, err error) {
 	q.parts = q.parts[:0]
 	start := i
 	first := netif.ParseRxResponse(q.ring.Response(i))
@@ -84,7 +84,7 @@ func (f *rxFrame) unwhole(first *netif.RxResponse) {
 }
 
 // part adds the data of the i-th waiting response to the frame.
-func (q *RxQueue) part(f *rxFrame, i uint32, r netif.RxResponse) {
+func (q *rxQueue) part(f *rxFrame, i uint32, r netif.RxResponse) {
 	at := q.ring.Consumed() + i
 	m, ok := q.pool.At(int(q.state.posted[at&(q.ring.Size()-1)]))
 	switch {
@@ -104,7 +104,7 @@ func (q *RxQueue) part(f *rxFrame, i uint32, r netif.RxResponse) {
 
 // frame adds the gathered frame to the batch: a private head with the virtio header
 // derived from the frame's own headers, then the rest of its pages.
-func (q *RxQueue) frame(f rxFrame) (drop counter) {
+func (q *rxQueue) frame(f rxFrame) (drop counter) {
 	head := q.head(len(q.frames))
 	in := tap.RxOffload{
 		CsumBlank:     f.flags&netif.RxCsumBlank != 0,
@@ -140,7 +140,7 @@ func (q *RxQueue) frame(f rxFrame) (drop counter) {
 }
 
 // copyHead fills dst with the frame's first bytes, of which it has have already.
-func (q *RxQueue) copyHead(dst []byte, have int) int {
+func (q *rxQueue) copyHead(dst []byte, have int) int {
 	at := 0
 	for _, p := range q.parts {
 		if at == len(dst) {
@@ -158,7 +158,7 @@ func (q *RxQueue) copyHead(dst []byte, have int) int {
 
 // rest adds the frame's data behind its first n bytes. Pages that are neighbours in
 // the slab, whole and in order become one iovec.
-func (q *RxQueue) rest(n int) {
+func (q *rxQueue) rest(n int) {
 	end := -1 // index of the page behind the last iovec's, if it ends with a page
 	for _, p := range q.parts {
 		if n >= p.length {
@@ -181,7 +181,7 @@ func (q *RxQueue) rest(n int) {
 
 // iovec adds b, which stays valid until the write: it is memory of a slab or of the
 // private heads, and not the Go heap's.
-func (q *RxQueue) iovec(b []byte) {
+func (q *rxQueue) iovec(b []byte) {
 	v := unix.Iovec{Base: &b[0]}
 	v.SetLen(len(b))
 	q.iovecs = append(q.iovecs, v)

@@ -30,7 +30,7 @@ const (
 	headRoom = 512
 )
 
-// frameWriter is where an RxQueue's frames go. [tap.Writer] is one, and says what
+// frameWriter is where an rxQueue's frames go. [tap.Writer] is one, and says what
 // Write promises.
 type frameWriter interface {
 	Write(frames [][]unix.Iovec, res []int32) error
@@ -43,14 +43,14 @@ type rxPart struct {
 	length int
 }
 
-// RxQueue carries frames from the rx ring to the TAP. One goroutine owns it.
+// rxQueue carries frames from the rx ring to the TAP. One goroutine owns it.
 //
 // All its maps are posted at all times, except while their frame is being written:
 // a frame goes from the pages that the backend filled to the TAP in one writev, and
 // the same maps are posted again, in ring order. Only the headers are copied
 // before, since the backend can change the pages until then and the kernel parses
 // what it is given.
-type RxQueue struct {
+type rxQueue struct {
 	counters
 	recording
 	state  *rxState
@@ -78,7 +78,7 @@ type RxQueue struct {
 // newRxQueue makes a queue whose ring lies in page and whose maps are slab's pages,
 // and fills the ring with them. The queue owns tag, slab and pool from
 // then on.
-func newRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
+func newRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*rxQueue, error) {
 	q, err := rxQueueOn(state, tag, slab, out, notify)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func newRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Slab,
 }
 
 // begin makes ring and pool.
-func (q *RxQueue) begin(page []byte) (err error) {
+func (q *rxQueue) begin(page []byte) (err error) {
 	if q.ring, err = ring.NewFront[netif.RxSlot](page, &q.state.ring); err != nil {
 		return fmt.Errorf("make rx ring: %w", err)
 	}
@@ -114,8 +114,8 @@ func (q *RxQueue) begin(page []byte) (err error) {
 }
 
 // rxQueueOn makes what is around ring and pool.
-func rxQueueOn(state *rxState, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
-	q := &RxQueue{state: state, tag: tag, slab: slab, out: out, notify: notify}
+func rxQueueOn(state *rxState, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*rxQueue, error) {
+	q := &rxQueue{state: state, tag: tag, slab: slab, out: out, notify: notify}
 	var err error
 	if q.heads, err = unix.Mmap(-1, 0, rxBatch*headRoom, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		return nil, fmt.Errorf("map rx heads: %w", err)
@@ -129,7 +129,7 @@ func rxQueueOn(state *rxState, tag *busdma.Tag, slab *busdma.Slab, out frameWrit
 }
 
 // post puts m on the ring for the backend to fill.
-func (q *RxQueue) post(m *busdma.Map) error {
+func (q *rxQueue) post(m *busdma.Map) error {
 	s, err := q.tag.Load(m, m.Page())
 	if err != nil {
 		return fmt.Errorf("load rx map: %w", err)
@@ -146,7 +146,7 @@ func (q *RxQueue) post(m *busdma.Map) error {
 
 // service hands on the frames that are there, until there are no more or it has
 // done its share. More says that it would go on at once.
-func (q *RxQueue) service() (more bool, err error) {
+func (q *rxQueue) service() (more bool, err error) {
 	q.look()
 	rounds := rxRounds
 	if q.hurried {
@@ -172,7 +172,7 @@ func (q *RxQueue) service() (more bool, err error) {
 
 // batch hands a batch of frames out of the waiting responses to the TAP, and posts
 // their maps again.
-func (q *RxQueue) batch(waiting uint32) error {
+func (q *rxQueue) batch(waiting uint32) error {
 	q.rec.clock()
 	q.iovecs, q.frames, q.lengths = q.iovecs[:0], q.frames[:0], q.lengths[:0]
 	var taken uint32
@@ -219,7 +219,7 @@ func (q *RxQueue) batch(waiting uint32) error {
 
 // write hands the gathered frames to the TAP. A frame that it refuses (the link is
 // down, a header that it does not like) is lost and counted, as on any NIC.
-func (q *RxQueue) write() error {
+func (q *rxQueue) write() error {
 	if err := q.out.Write(q.frames, q.results[:len(q.frames)]); err != nil {
 		return fmt.Errorf("write to the TAP: %w", err)
 	}
@@ -237,7 +237,7 @@ func (q *RxQueue) write() error {
 
 // repost posts the maps of the n consumed responses from first on again, and publishes
 // them.
-func (q *RxQueue) repost(first, n uint32) error {
+func (q *rxQueue) repost(first, n uint32) error {
 	if err := q.repostMaps(first, n); err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (q *RxQueue) repost(first, n uint32) error {
 }
 
 // repostMaps posts the maps in the n ring slots from first on again, in ring order.
-func (q *RxQueue) repostMaps(first, n uint32) error {
+func (q *rxQueue) repostMaps(first, n uint32) error {
 	for i := range n {
 		m, ok := q.pool.At(int(q.state.posted[(first+i)&(q.ring.Size()-1)]))
 		if !ok {
@@ -268,7 +268,7 @@ func (q *RxQueue) repostMaps(first, n uint32) error {
 // of hw/net/xen_nic.c), and a frame that came when the ring was empty would wait for the next
 // event, whatever it is for. Linux's asks whenever a frame waits; for it the event is one too
 // many only when its last frame took the last slot.
-func (q *RxQueue) push() error {
+func (q *rxQueue) push() error {
 	n := q.ring.Unpublished()
 	seen := q.ring.Produced() - n
 	asked := q.ring.Push()
@@ -279,20 +279,20 @@ func (q *RxQueue) push() error {
 }
 
 // publish makes the queue's figures visible.
-func (q *RxQueue) publish() {
+func (q *rxQueue) publish() {
 	q.rec.publish()
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
 	q.consumed.Store(q.ring.Consumed())
 }
 
-// close ends the queue, like [TxQueue.close].
-func (q *RxQueue) close() error {
+// close ends the queue, like [txQueue.close].
+func (q *rxQueue) close() error {
 	return errors.Join(closeQueue(q.pool, q.slab, q.tag), unix.Munmap(q.heads))
 }
 
 // head is the i-th private head.
-func (q *RxQueue) head(i int) []byte {
+func (q *rxQueue) head(i int) []byte {
 	return q.heads[i*headRoom : (i+1)*headRoom : (i+1)*headRoom]
 }
 

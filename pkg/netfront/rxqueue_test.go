@@ -14,11 +14,11 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
-// rxRig is an RxQueue between a backend and a place for frames.
+// rxRig is an rxQueue between a backend and a place for frames.
 type rxRig struct {
 	t      testing.TB
 	grants *heapGrants
-	q      *RxQueue
+	q      *rxQueue
 	back   *ring.Back[netif.RxSlot]
 	out    *sink
 }

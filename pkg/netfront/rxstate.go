@@ -11,8 +11,8 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
-// rxState is what the next process needs of an RxQueue to go on, as [txState] is of a
-// TxQueue. An rx response belongs to the request at its own ring position, whatever its
+// rxState is what the next process needs of an rxQueue to go on, as [txState] is of a
+// txQueue. An rx response belongs to the request at its own ring position, whatever its
 // id says, so that posted is the id table.
 //
 // Maps are posted again in ring order, so at every instant the last maps' worth of
@@ -28,7 +28,7 @@ type rxState struct {
 
 // adoptRxQueue goes on where another process's queue was left, in the middle of any
 // step. It fails with an error that wraps [ErrHandover] when that cannot be made sense of.
-func adoptRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*RxQueue, error) {
+func adoptRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Slab, out frameWriter, notify func() error) (*rxQueue, error) {
 	q, err := rxQueueOn(state, tag, slab, out, notify)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func adoptRxQueue(state *rxState, page []byte, tag *busdma.Tag, slab *busdma.Sla
 }
 
 // resume adopts ring and pool, and posts what was consumed and not posted.
-func (q *RxQueue) resume(page []byte) (err error) {
+func (q *rxQueue) resume(page []byte) (err error) {
 	if q.ring, err = ring.AdoptFront[netif.RxSlot](page, &q.state.ring); err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ type QueueTotals struct {
 	Rx     map[string]uint64 `json:"rx"`
 }
 
-// DirectionStatus is a TxQueue or an RxQueue.
+// DirectionStatus is a txQueue or an rxQueue.
 type DirectionStatus struct {
 	Counters map[string]uint64 `json:"counters"` // those that are not zero
 	Maps     MapCounts         `json:"maps"`
@@ -205,12 +205,12 @@ func (d *Device) status() Status {
 	return s
 }
 
-func (q *TxQueue) status() DirectionStatus {
+func (q *txQueue) status() DirectionStatus {
 	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header(), OldestInFlight: q.unansweredFor()}
 }
 
 // waiting is what waits on the ring.
-func (q *TxQueue) waiting() WaitStatus {
+func (q *txQueue) waiting() WaitStatus {
 	w := WaitStatus{RingBytes: q.ages.inFlight.Load(), Carried: q.carried.Load()}
 	w.RingSeconds = secondsFor(uint64(w.RingBytes), w.Carried)
 	return w
@@ -229,14 +229,14 @@ func (p *pair) txStatus() DirectionStatus {
 // unansweredFor is for how many seconds the oldest request has had no answer. The queue
 // takes responses when it needs maps, and not before: what has been answered does not grow
 // older meanwhile.
-func (q *TxQueue) unansweredFor() uint32 {
+func (q *txQueue) unansweredFor() uint32 {
 	if h := q.ring.Header(); h.RspProd == h.ReqProd {
 		return 0
 	}
 	return q.ages.oldestFor()
 }
 
-func (q *RxQueue) status() DirectionStatus {
+func (q *rxQueue) status() DirectionStatus {
 	return DirectionStatus{Counters: q.snapshot(), Maps: q.maps.read(), Ring: q.ring.Header()}
 }
 

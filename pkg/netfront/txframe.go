@@ -29,7 +29,7 @@ type prepared struct {
 // finishes its checksum if the backend will not. It may be called again for the same
 // buf: what was done is noted in the header. Ok is false if the frame is to be
 // dropped, which is counted.
-func (q *TxQueue) prepare(buf []byte) (f prepared, ok bool) {
+func (q *txQueue) prepare(buf []byte) (f prepared, ok bool) {
 	v, err := tap.ParseVirtioHeader(buf)
 	if err != nil || len(buf) < tap.VirtioHeaderSize+netif.MinFirst {
 		q.lose(buf[min(tap.VirtioHeaderSize, len(buf)):], cDropMalformed)
@@ -89,7 +89,7 @@ func ringPlan(p tap.TxPlan) (t txPlan) {
 
 // sendCopy sends buf, [virtio header | frame] in private memory, by copying it into
 // maps. Done is false when there are not maps enough; it is called again then.
-func (q *TxQueue) sendCopy(buf []byte) (done bool, err error) {
+func (q *txQueue) sendCopy(buf []byte) (done bool, err error) {
 	f, ok := q.prepare(buf)
 	switch {
 	case !ok:
@@ -109,7 +109,7 @@ var errNoRoom = errors.New("no maps left")
 // VLAN tag, or one that was in the TAP when a backend without the feature connected.
 // When the maps do not suffice it is called again and passes over the segments that
 // are sent.
-func (q *TxQueue) sendSegments(f prepared) (done bool, err error) {
+func (q *txQueue) sendSegments(f prepared) (done bool, err error) {
 	n := uint16(0)
 	err = tap.Segment(f.frame, f.headers, f.gsoSize, q.segment, func(seg []byte) error {
 		if n++; n <= q.hand.segments {
@@ -143,7 +143,7 @@ func (q *TxQueue) sendSegments(f prepared) (done bool, err error) {
 // sendInPlace sends buf, [virtio header | frame] at the beginning of run. The maps
 // that it does not need go back. The backend's grants of them are read-only, so the
 // frame is parsed, and its checksum finished, where it lies.
-func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) error {
+func (q *txQueue) sendInPlace(run []busdma.Map, buf []byte) error {
 	f, ok := q.prepare(buf)
 	if !ok {
 		return q.pool.PutRun(run)
@@ -177,7 +177,7 @@ func (q *TxQueue) sendInPlace(run []busdma.Map, buf []byte) error {
 }
 
 // copyOut puts frame on the ring in maps of its own. There is room for it.
-func (q *TxQueue) copyOut(frame []byte, plan txPlan) error {
+func (q *txQueue) copyOut(frame []byte, plan txPlan) error {
 	n := pages(len(frame))
 	for i := range n {
 		m, ok := q.pool.Take()
@@ -202,7 +202,7 @@ func (q *TxQueue) copyOut(frame []byte, plan txPlan) error {
 
 // putSlot writes the i-th of n data slots of a frame, and after the first one its
 // extra.
-func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, plan txPlan) error {
+func (q *txQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, plan txPlan) error {
 	r := netif.TxRequest{Ref: uint32(s.Ref), Offset: s.Offset, ID: uint16(m.Index()), Size: s.Len}
 	if i < n-1 {
 		r.Flags |= netif.TxMoreData
@@ -233,7 +233,7 @@ func (q *TxQueue) putSlot(m *busdma.Map, s busdma.Segment, i, n, frameLen int, p
 }
 
 // count notes a frame of n data slots, which were put.
-func (q *TxQueue) count(frame []byte, n int, plan txPlan) {
+func (q *txQueue) count(frame []byte, n int, plan txPlan) {
 	q.record(frame, 0)
 	q.add(cPackets, 1)
 	q.add(cBytes, uint64(len(frame)))

@@ -35,20 +35,20 @@ const (
 	txRounds = 8
 )
 
-// frameReader is where a TxQueue's frames come from. [tap.Reader] is one, and says
+// frameReader is where a txQueue's frames come from. [tap.Reader] is one, and says
 // what Read promises.
 type frameReader interface {
 	Read(bufs [][]byte, n []int) (int, error)
 }
 
-// TxQueue carries frames from the TAP to the tx ring. One goroutine owns it.
+// txQueue carries frames from the TAP to the tx ring. One goroutine owns it.
 //
 // Small frames are read in batches into private buffers and copied into maps: the
 // copy of 1500 bytes is cheaper than a held page. When super-frames arrive, each is
 // read straight into a run of free maps, [virtio header | frame], and its first
 // slot begins behind the header. Either way takes any frame: a wrong guess costs a
 // copy, or a few maps for a moment.
-type TxQueue struct {
+type txQueue struct {
 	counters
 	recording
 	mem    txMemory
@@ -96,7 +96,7 @@ type TxQueue struct {
 
 // newTxQueue makes a queue whose ring lies in page and whose maps are slab's pages.
 // Slab must belong to tag. The queue owns tag, slab, pool and mem from then on.
-func newTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*TxQueue, error) {
+func newTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*txQueue, error) {
 	q := txQueueOn(mem, tag, slab, in, feat, notify)
 	var err error
 	if q.ring, err = ring.NewFront[netif.TxSlot](page, &q.state.ring); err != nil {
@@ -110,8 +110,8 @@ func newTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab, i
 }
 
 // txQueueOn makes what is around ring and pool.
-func txQueueOn(mem txMemory, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) *TxQueue {
-	q := &TxQueue{mem: mem, state: mem.state, tag: tag, slab: slab, in: in, notify: notify}
+func txQueueOn(mem txMemory, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) *txQueue {
+	q := &txQueue{mem: mem, state: mem.state, tag: tag, slab: slab, in: in, notify: notify}
 	q.offload = tap.TxFeatures{CsumIPv4: feat.Csum, CsumIPv6: feat.CsumIPv6, GSOTCPv4: feat.GSOv4, GSOTCPv6: feat.GSOv6}
 	q.maxFrame = netif.PageSize
 	if feat.SG {
@@ -129,7 +129,7 @@ func txQueueOn(mem txMemory, tag *busdma.Tag, slab *busdma.Slab, in frameReader,
 // service moves what can be moved: responses first, then frames, until the TAP is
 // empty, the maps are used up or it has done its share. More says that it would go
 // on at once.
-func (q *TxQueue) service() (more bool, err error) {
+func (q *txQueue) service() (more bool, err error) {
 	looks := q.tapReady // without that, what it finds says nothing of the TAP
 	q.look()
 	q.rec.clock()
@@ -170,7 +170,7 @@ func (q *TxQueue) service() (more bool, err error) {
 
 // room tells whether n maps and slots, and one more slot for an extra, are free.
 // If not, it notes what the queue waits for.
-func (q *TxQueue) room(n int) bool {
+func (q *txQueue) room(n int) bool {
 	if q.pool.Free() >= n && int(q.ring.Free()) > n {
 		return true
 	}
@@ -181,7 +181,7 @@ func (q *TxQueue) room(n int) bool {
 // waitForMaps asks the backend for an event when enough responses are there for
 // what is wanted, and tells whether they are there already. The worker looks again
 // after parkedLook, since fewer may do and more may never come.
-func (q *TxQueue) waitForMaps() (ready bool, err error) {
+func (q *txQueue) waitForMaps() (ready bool, err error) {
 	if !q.parked {
 		q.add(cParked, 1)
 	}
@@ -199,7 +199,7 @@ func (q *TxQueue) waitForMaps() (ready bool, err error) {
 
 // push publishes what was put, whole frames only, and notifies the backend if it
 // wants to hear of it.
-func (q *TxQueue) push() error {
+func (q *txQueue) push() error {
 	n := q.ring.Unpublished()
 	if n == 0 {
 		return nil
@@ -212,7 +212,7 @@ func (q *TxQueue) push() error {
 
 // reap takes the responses that are there. They come in any order, as late as the
 // backend likes, and each names its request by id.
-func (q *TxQueue) reap() error {
+func (q *txQueue) reap() error {
 	n, err := q.ring.Responses()
 	if err != nil {
 		return violation("tx %v", err)
@@ -253,7 +253,7 @@ func (q *TxQueue) reap() error {
 }
 
 // release puts an answered map back into the pool.
-func (q *TxQueue) release(m *busdma.Map) error {
+func (q *txQueue) release(m *busdma.Map) error {
 	err := q.tag.Unload(m)
 	if err == nil {
 		err = q.pool.Put(m)
@@ -267,7 +267,7 @@ func (q *TxQueue) release(m *busdma.Map) error {
 
 // inject sends frames that were made here, each an Ethernet frame without a virtio
 // header, as many as there is room for, and tells how many.
-func (q *TxQueue) inject(frames [][]byte) (n int, err error) {
+func (q *txQueue) inject(frames [][]byte) (n int, err error) {
 	q.look()
 	q.rec.clock()
 	if err := q.reap(); err != nil {
@@ -286,7 +286,7 @@ func (q *TxQueue) inject(frames [][]byte) (n int, err error) {
 }
 
 // publish makes the queue's figures visible.
-func (q *TxQueue) publish() {
+func (q *txQueue) publish() {
 	q.rec.publish()
 	q.counters.publish()
 	q.maps.publish(mapCounts(q.pool))
@@ -298,6 +298,6 @@ func (q *TxQueue) publish() {
 // close ends the queue. The connection must have ended before: what is in flight
 // is in nobody's hands but the kernel's, which keeps a page that the backend still
 // has mapped. Pages are freed, maps and tag destroyed.
-func (q *TxQueue) close() error {
+func (q *txQueue) close() error {
 	return errors.Join(closeQueue(q.pool, q.slab, q.tag), q.mem.close())
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
-// txRig is a TxQueue between a queue of reads and a backend that checks what
+// txRig is a txQueue between a queue of reads and a backend that checks what
 // netback would.
 type txRig struct {
 	t        testing.TB
 	grants   *heapGrants
 	in       *fifo
-	q        *TxQueue
+	q        *txQueue
 	back     *ring.Back[netif.TxSlot]
 	notified int
 	got      []txGot

@@ -9,7 +9,7 @@ import (
 
 // read takes frames from the TAP, in the mode that suits what came last, and sends
 // them. Those for which the maps do not suffice stay in the private buffers.
-func (q *TxQueue) read() error {
+func (q *txQueue) read() error {
 	if q.inPlace {
 		return q.readInPlace()
 	}
@@ -17,7 +17,7 @@ func (q *TxQueue) read() error {
 }
 
 // readBatch reads small frames into the private buffers.
-func (q *TxQueue) readBatch() error {
+func (q *txQueue) readBatch() error {
 	if !q.room(1) {
 		return nil
 	}
@@ -46,7 +46,7 @@ func (q *TxQueue) readBatch() error {
 
 // sendPending sends the frames that wait in private buffers, in order. It returns
 // false when it had to stop for want of maps.
-func (q *TxQueue) sendPending() (sent bool, err error) {
+func (q *txQueue) sendPending() (sent bool, err error) {
 	for q.hand.next < q.hand.filled {
 		done, err := q.sendCopy(q.bufs[q.hand.next][:q.state.lens[q.hand.next]])
 		if err != nil || !done {
@@ -58,7 +58,7 @@ func (q *TxQueue) sendPending() (sent bool, err error) {
 }
 
 // readInPlace reads one frame into a run of free maps.
-func (q *TxQueue) readInPlace() error {
+func (q *txQueue) readInPlace() error {
 	if !q.room(txRun) {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (q *TxQueue) readInPlace() error {
 }
 
 // guess leaves in-place mode when small frames come.
-func (q *TxQueue) guess(frameLen int) {
+func (q *txQueue) guess(frameLen int) {
 	if frameLen > superFrame {
 		q.smallInRow = 0
 	} else if q.smallInRow++; q.smallInRow >= 2 {

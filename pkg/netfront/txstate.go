@@ -11,7 +11,7 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 )
 
-// txState is what the next process needs of a TxQueue to go on: plain numbers, without
+// txState is what the next process needs of a txQueue to go on: plain numbers, without
 // pointers, in memory that outlives the process. A process can be killed between any
 // two instructions; the order of the stores here is what makes that safe.
 //
@@ -53,20 +53,20 @@ func unpackHand(v uint64) (h txHand, whole uint32) {
 
 // commit makes it true that what was put on the ring is whole frames, and h what is in
 // hand now.
-func (q *TxQueue) commit(h txHand) {
+func (q *txQueue) commit(h txHand) {
 	q.hand = h
 	atomic.StoreUint64(&q.state.hand, h.pack(q.ring.Produced()))
 	crashPoint(crashTxCommit)
 }
 
 // put writes a slot, for the map with number id.
-func (q *TxQueue) put(slot *netif.TxSlot, id uint16) {
+func (q *txQueue) put(slot *netif.TxSlot, id uint16) {
 	q.state.ids[q.ring.Produced()&(q.ring.Size()-1)] = id
 	q.ring.Put(slot)
 	crashPoint(crashTxPut)
 }
 
-// txMemory is a TxQueue's memory outside Go's heap.
+// txMemory is a txQueue's memory outside Go's heap.
 type txMemory struct {
 	state *txState
 	arena []byte       // txBatch buffers of frameRoom bytes, and one for a segment
@@ -87,7 +87,7 @@ func newTxMemory() (txMemory, error) {
 
 // adoptTxQueue goes on where another process's queue was left, in the middle of any
 // step. It fails with an error that wraps [ErrHandover] when that cannot be made sense of.
-func adoptTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*TxQueue, error) {
+func adoptTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab, in frameReader, feat Features, notify func() error) (*txQueue, error) {
 	q := txQueueOn(mem, tag, slab, in, feat, notify)
 	hand, whole := unpackHand(atomic.LoadUint64(&q.state.hand))
 	if err := q.checkHand(hand); err != nil {
@@ -124,7 +124,7 @@ func adoptTxQueue(mem txMemory, page []byte, tag *busdma.Tag, slab *busdma.Slab,
 
 // adoptAges begins to watch the maps in flight. Since when they are is not known, and
 // of which request each is only from the table of ids, which goes back one ring.
-func (q *TxQueue) adoptAges(whole uint32) {
+func (q *txQueue) adoptAges(whole uint32) {
 	var index [busdma.MaxMaps]uint32
 	first := whole - q.ring.Size()
 	for i := range index {
@@ -144,7 +144,7 @@ func (q *TxQueue) adoptAges(whole uint32) {
 
 // checkHand checks the frames in hand, whose lengths are used without a look
 // afterwards.
-func (q *TxQueue) checkHand(h txHand) error {
+func (q *txQueue) checkHand(h txHand) error {
 	if h.next > h.filled || h.filled > txBatch {
 		return fmt.Errorf("%w: frames %d to %d in hand, of %d", ErrHandover, h.next, h.filled, txBatch)
 	}
@@ -158,7 +158,7 @@ func (q *TxQueue) checkHand(h txHand) error {
 
 // settle takes the responses that are there, of which the process that died may have
 // done some, and counts the extras that are out: what is out and is no map.
-func (q *TxQueue) settle() error {
+func (q *txQueue) settle() error {
 	n, err := q.ring.Responses()
 	if err != nil {
 		return violation("tx %v", err)

@@ -11,15 +11,15 @@ import (
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen"
 )
 
-// worker is the goroutine that owns a TxQueue, an RxQueue, or both when they share
+// worker is the goroutine that owns a txQueue, an rxQueue, or both when they share
 // an event channel: then there is one event to wait for, and one goroutine must
 // write it back after both have looked.
 type worker struct {
 	poll   *poller
 	events xen.EventFile
 	ports  []xen.Port // masked until written back; one more than there are
-	tx     *TxQueue   // nil if not this worker's
-	rx     *RxQueue   // nil if not this worker's
+	tx     *txQueue   // nil if not this worker's
+	rx     *rxQueue   // nil if not this worker's
 	tapFD  int        // tx's
 	gather gathering  // tx's
 
