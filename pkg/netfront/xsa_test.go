@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
@@ -293,12 +294,14 @@ func (w *postedWatch) Write(frames [][]unix.Iovec, res []int32) error {
 // XSA-465: a device that was removed after the guest had been restored, and before it had queues
 // again, was a NULL pointer's dereference.
 func TestXSA465VifThatIsGoneAfterARestoreIsWaitedFor(t *testing.T) {
-	w := newWorld(t, worldConfig{})
+	log, logs := observed(zap.InfoLevel)
+	w := newWorld(t, worldConfig{front: Config{Logger: log}})
 	w.connected(1)
 	w.check(w.server.Restore(w.deadline(), guestDom, guestDom+1)) // without a vif
 	w.dom = guestDom + 1
 	w.eventually("the connection to end", func() bool { return w.dev.Status().Ended["restored"] == 1 })
 	w.eventually("its pages to be given back", func() bool { return w.dev.Status().Grants == 0 })
+	w.eventually("the line that it is waited for", func() bool { return logs.FilterField(event(EventWaiting)).Len() == 1 })
 	w.check(xensim.AttachVif(w.deadline(), w.server.Toolstack(), xensim.VifConfig{Frontend: w.dom, Backend: driverDom, MAC: guestMAC}))
 	w.eventually("the next connection", func() bool { return w.dev.Status().Connects == 2 })
 	w.lostPortsAreKept()
