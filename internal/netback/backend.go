@@ -47,6 +47,9 @@ type Options struct {
 	// FollowsOnly makes the backend, while it is Connected, take no notice of a frontend that
 	// is Initialising: it closes only after a frontend that closes, as QEMU's does.
 	FollowsOnly bool
+	// BeginsAgain makes a backend that is bound anew take the rings from index 0, as a QEMU does
+	// that was started anew (xen_netdev_connect of hw/net/xen_nic.c).
+	BeginsAgain bool
 	// AnswerAfter is how long the backend takes to follow the frontend to another state.
 	AnswerAfter time.Duration
 	// RemoveOnClose makes the backend remove its directory when the frontend closes, and be

@@ -99,6 +99,10 @@ func (q *queue) open(nodes queueNodes, port PortQueue) error {
 	if q.rx.ring, err = ring.AttachBack[netif.RxSlot](rxPage); err != nil {
 		return fmt.Errorf("attach rx ring: %w", err)
 	}
+	if q.vif.options.BeginsAgain {
+		q.tx.ring.BeginAgain()
+		q.rx.ring.BeginAgain()
+	}
 	if q.tx.wait, err = newWaiter(); err != nil {
 		return err
 	}

@@ -16,7 +16,9 @@ import (
 
 var (
 	errBackendClosed = errors.New("the backend closed the vif")
-	errNoProgress    = errors.New("the backend does not look at the tx ring")
+	// errBeganAgain says that a backend which was bound anew does not go on with the rings.
+	errBeganAgain = errors.New("the backend has begun at the rings' first slot again")
+	errNoProgress = errors.New("the backend does not look at the tx ring")
 )
 
 // connection makes one connection and serves it to its end. The cause is the error;

@@ -268,6 +268,8 @@ func cause(err error) string {
 		return "detached"
 	case errors.Is(err, errBackendClosed):
 		return "backend-closed"
+	case errors.Is(err, errBeganAgain):
+		return "backend-restarted"
 	case errors.Is(err, errNoProgress):
 		return "no-progress"
 	case errors.Is(err, errStalled):

@@ -141,7 +141,8 @@ const (
 	EventDisconnected = "89a61ed1e4e54abb878f652a1d2f4854"
 
 	// EventBackendClosed: The backend has closed the vif: its domain restarts or has
-	// crashed, or its driver was removed. Fields: BACKEND, CAUSE=backend-closed, XNF_ERROR,
+	// crashed, or its driver was removed. Or it was started anew and does not go on with the
+	// rings. Fields: BACKEND, CAUSE=backend-closed or CAUSE=backend-restarted, XNF_ERROR,
 	// XNF_RETRY_IN.
 	EventBackendClosed = "63eb87d8ed8d4049a2b0e6218bb8dfc3"
 
@@ -222,7 +223,7 @@ func ending(cause string) (event string, level zapcore.Level) {
 		return EventRestored, zapcore.InfoLevel
 	case "detached":
 		return EventDetached, zapcore.WarnLevel
-	case "backend-closed":
+	case "backend-closed", "backend-restarted":
 		return EventBackendClosed, zapcore.WarnLevel
 	case "stalled", "no-progress":
 		return EventStuck, zapcore.WarnLevel

@@ -2,10 +2,12 @@ package netfront
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
+	"github.com/xnetfrontd/xnetfrontd/pkg/xen/ring"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/xenstore"
 )
 
@@ -38,6 +40,11 @@ func (d *Device) monitor(ctx context.Context, b *bus, pairs []*pair, failed <-ch
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-failed:
+			// One that was started anew does not know where the last one stopped. That is no
+			// fault, and no better for a liar: the connection ends, and the back-off is the same.
+			if sight.rebinds > 0 && errors.Is(err, ring.ErrWentBack) {
+				return fmt.Errorf("%w: %v", errBeganAgain, err)
+			}
 			return err
 		case now := <-seconds:
 			d.clock.Add(1)

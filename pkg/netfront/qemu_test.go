@@ -35,6 +35,24 @@ func TestFramesFlowAfterTheRxRingRanDryForABackendThatAsksForNoEvent(t *testing.
 	}
 }
 
+// The rings of the connection before are at other indices than 0.
+func TestBackendThatIsStartedAnewGetsANewConnectionAndNoBlame(t *testing.T) {
+	w := newWorld(t, worldConfig{back: netback.Options{BeginsAgain: true}})
+	w.connected(1)
+	w.exchange(10, 0)
+	w.check(w.vif.Rebind(w.deadline()))
+	w.port = w.vif.MemoryPort()
+	w.eventually("the next connection", func() bool {
+		_ = w.port.Send(0, tap.VirtioHeader{}, mark(200, 1)) // it shows with the next frame
+		return w.dev.Status().Connects == 2
+	})
+	w.connected(2)
+	w.exchange(10, 20)
+	if s := w.dev.Status(); s.Ended["backend-restarted"] != 1 || s.Violations != 0 {
+		t.Errorf("ended %v, %d violations", s.Ended, s.Violations)
+	}
+}
+
 // Under emulation QEMU takes half a second to follow the frontend to another state, and
 // from Connected it goes only where a frontend that closes leads it.
 func TestStopWaitsForABackendThatIsSlowToClose(t *testing.T) {

@@ -155,7 +155,7 @@ func (q *rxQueue) service() (more bool, err error) {
 	for range rounds {
 		waiting, err := q.ring.Responses()
 		if err != nil {
-			return false, violation("rx %v", err)
+			return false, violation("rx %w", err)
 		}
 		if waiting == q.partial {
 			if waiting == q.ring.Size()-q.ring.Free() {

@@ -210,25 +210,39 @@ func (q *txQueue) push() error {
 	return q.pushed(n, asked, q.notify)
 }
 
+// response returns the i-th waiting response, and the map of the request that it names: none for
+// the extra behind one. Whatever takes a response has it from here, since the backend may have
+// written anything.
+func (q *txQueue) response(i uint32) (netif.TxResponse, *busdma.Map, error) {
+	r := netif.ParseTxResponse(q.ring.Response(i))
+	if r.Status == netif.StatusNull {
+		return r, nil, nil
+	}
+	m, ok := q.pool.At(int(r.ID))
+	if !ok {
+		return r, nil, violation("tx response with id %d, there are %d", r.ID, q.slab.Pages())
+	}
+	return r, m, nil
+}
+
 // reap takes the responses that are there. They come in any order, as late as the
 // backend likes, and each names its request by id.
 func (q *txQueue) reap() error {
 	n, err := q.ring.Responses()
 	if err != nil {
-		return violation("tx %v", err)
+		return violation("tx %w", err)
 	}
 	for i := range n {
-		r := netif.ParseTxResponse(q.ring.Response(i))
-		if r.Status == netif.StatusNull {
+		r, m, err := q.response(i)
+		if err != nil {
+			return err
+		}
+		if m == nil {
 			if q.extras == 0 {
 				return violation("tx response NULL without an extra")
 			}
 			q.extras--
 			continue
-		}
-		m, ok := q.pool.At(int(r.ID))
-		if !ok {
-			return violation("tx response with id %d, there are %d", r.ID, q.slab.Pages())
 		}
 		if m.State() != busdma.InFlight {
 			return violation("tx response with id %d, which is not in flight", r.ID)

@@ -161,18 +161,14 @@ func (q *txQueue) checkHand(h txHand) error {
 func (q *txQueue) settle() error {
 	n, err := q.ring.Responses()
 	if err != nil {
-		return violation("tx %v", err)
+		return violation("tx %w", err)
 	}
 	for i := range n {
-		r := netif.ParseTxResponse(q.ring.Response(i))
-		if r.Status == netif.StatusNull {
-			continue
+		_, m, err := q.response(i)
+		if err != nil {
+			return err
 		}
-		m, ok := q.pool.At(int(r.ID))
-		if !ok {
-			return violation("tx response with id %d, there are %d", r.ID, q.slab.Pages())
-		}
-		if m.State() != busdma.InFlight {
+		if m == nil || m.State() != busdma.InFlight {
 			continue
 		}
 		if err := q.release(m); err != nil {

@@ -10,5 +10,5 @@ import (
 var ErrViolation = errors.New("the backend violated the protocol")
 
 func violation(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrViolation, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %w", ErrViolation, fmt.Errorf(format, args...))
 }

@@ -8,6 +8,7 @@ type Back[S Slot] struct {
 	rspProd   uint32 // responses written, published or not
 	published uint32 // responses published
 	reqCons   uint32 // requests taken
+	again     bool   // see BeginAgain
 }
 
 // AttachBack returns the backend's end of the ring in page. It begins at the shared
@@ -26,6 +27,13 @@ func AttachBack[S Slot](page []byte) (*Back[S], error) {
 	return b, nil
 }
 
+// BeginAgain has the end begin at index 0, whatever is on the ring, as a backend does that
+// expects a new one (BACK_RING_INIT of xen/include/public/io/ring.h). Requests are then those
+// that fit the ring, and nothing is impossible.
+func (b *Back[S]) BeginAgain() {
+	b.rspProd, b.published, b.reqCons, b.again = 0, 0, 0, true
+}
+
 // Size is the number of slots.
 func (b *Back[S]) Size() uint32 { return b.size }
 
@@ -33,6 +41,9 @@ func (b *Back[S]) Size() uint32 { return b.size }
 func (b *Back[S]) Requests() (uint32, error) {
 	prod := atomic.LoadUint32(b.shared.reqProd())
 	n := prod - b.reqCons
+	if b.again {
+		return min(n, b.size-(b.reqCons-b.rspProd)), nil
+	}
 	if n > b.size || prod-b.rspProd > b.size {
 		return 0, ErrOverflow
 	}

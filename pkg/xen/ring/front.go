@@ -98,10 +98,14 @@ func (f *Front[S]) Push() (notify bool) {
 }
 
 // Responses returns how many responses wait. A backend that claims more than there
-// are published requests without a response gets [ErrOverflow].
+// are published requests without a response gets [ErrOverflow], and [ErrWentBack] if it
+// claims fewer than were taken.
 func (f *Front[S]) Responses() (uint32, error) {
 	n := atomic.LoadUint32(f.rspProd()) - f.state.RspCons
 	if n > f.state.Published-f.state.RspCons {
+		if int32(n) < 0 {
+			return 0, ErrWentBack
+		}
 		return 0, ErrOverflow
 	}
 	return n, nil

@@ -50,6 +50,10 @@ const (
 // nothing any more.
 var ErrOverflow = errors.New("ring: producer index out of range")
 
+// ErrWentBack is the [ErrOverflow] of a backend's producer that is behind what was taken: one
+// that has begun at index 0 again shows so.
+var ErrWentBack = fmt.Errorf("%w: it went back", ErrOverflow)
+
 // ErrState says that a frontend's private half contradicts itself, or the ring.
 var ErrState = errors.New("ring: private state out of range")
 

@@ -12,7 +12,7 @@ import (
 // start, since a series that begins with 1 shows no increase. Another cause is shown when it
 // happens.
 func causes() []string {
-	return []string{"backend-closed", "detached", "error", "grants", "no-progress", "panic", "restored", "stalled", "violation"}
+	return []string{"backend-closed", "backend-restarted", "detached", "error", "grants", "no-progress", "panic", "restored", "stalled", "violation"}
 }
 
 // states are those of xenbus.
