@@ -55,8 +55,8 @@ const (
 	EventIdentity = "7db7e0fa0e9d42799dd56f24285b201e"
 
 	// EventMTU: What the toolstack says of the vif's MTU is none, or one with which Linux would
-	// take IPv6 off the TAP. The vif is served with the MTU in XNF_MTU. Fields: XNF_ERROR,
-	// XNF_MTU.
+	// take IPv6 off the TAP; or the backend takes no frames as large as that. The vif is served
+	// with the MTU in XNF_MTU. Fields: XNF_ERROR, XNF_MTU.
 	EventMTU = "567e983d7c4c473a81ef133149b494ac"
 
 	// EventRenamed: Somebody has given the TAP another name. Nothing else changes, and TAP of

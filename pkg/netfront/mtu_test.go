@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
+	"github.com/xnetfrontd/xnetfrontd/internal/netback"
 	"github.com/xnetfrontd/xnetfrontd/internal/xensim"
 	"github.com/xnetfrontd/xnetfrontd/pkg/xen/netif"
 )
@@ -101,5 +102,20 @@ func TestMTUThatCannotBeUsedAnyMoreLeavesTheTAPAsItIsAndIsSaidOnce(t *testing.T)
 	w.connected(4)
 	if s := w.dev.Status(); s.MTU != 5000 || s.MTURefused != "" {
 		t.Errorf("MTU %d, refused %q", s.MTU, s.MTURefused)
+	}
+}
+
+func TestMTUThatIsTooLargeForABackendWithoutSGIsSaid(t *testing.T) {
+	log, logs := observed(zap.WarnLevel)
+	offered := netback.LinuxFeatures()
+	offered.SG = false
+	w := newWorld(t, worldConfig{front: Config{MTU: 9000, Logger: log}, back: netback.Options{Features: &offered}})
+	w.connected(1)
+	if mtu := w.link().Attrs().MTU; mtu != 1500 {
+		t.Errorf("MTU %d", mtu)
+	}
+	lines := logs.FilterField(event(EventMTU)).All()
+	if len(lines) != 1 || lines[0].ContextMap()["error"] != "it is 9000, and this backend takes no frame of more than one page (no sg)" {
+		t.Errorf("%+v", lines)
 	}
 }

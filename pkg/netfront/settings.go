@@ -138,6 +138,10 @@ func (d *Device) configureMTU(f Features) error {
 	}
 	mtu := d.set.chooseMTU(d.cfg.mtu(d.id), limit, st.MTU)
 	if mtu != st.MTU {
+		if want := max(d.cfg.mtu(d.id), d.set.WishMTU); want > mtu && !f.SG {
+			d.log.Warn("the vif's MTU cannot be used", zap.Int("mtu", mtu), event(EventMTU),
+				zap.String("error", fmt.Sprintf("it is %d, and this backend takes no frame of more than one page (no sg)", want)))
+		}
 		if err := d.link.SetMTU(mtu); err != nil {
 			return err
 		}
