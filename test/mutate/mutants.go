@@ -181,15 +181,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "rx buffers of a dropped frame go back", file: "pkg/netfront/rxqueue.go",
-		from: `		taken = next
-`,
-		to: `		if f.drop == 0 {
-			taken = next
-		} else {
-			taken, next = next, next
-			q.partial = 1
-		}
-`,
+		from:  "	return q.repost(first, taken)",
+		to:    "	if len(q.frames) == 0 {\n		return nil\n	}\n	return q.repost(first, taken)",
 		tests: "TestHostileBackendBreaksNoInvariant|TestRx",
 	},
 	{
