@@ -49,9 +49,9 @@ const (
 	// occasion is how long a lie may take to be told, ends how long it may take to be seen,
 	// and again how long until the vif is connected again, the longest back-off included: ten
 	// times and more what is expected, on an emulated CPU.
-	occasion = 60 * time.Second
-	ends     = 20 * time.Second
-	again    = 2 * time.Minute
+	occasion = 3 * time.Minute
+	ends     = time.Minute
+	again    = 5 * time.Minute
 )
 
 // Run serves the vif, once it is there, and tells the whole script. It stops serving when it

@@ -23,7 +23,7 @@ const (
 
 func TestFrontendServesAVifAfterEveryLieOfItsBackend(t *testing.T) {
 	testspace.Enter(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 
 	server, err := xensim.New(xensim.Options{GrantLimit: 4096})
